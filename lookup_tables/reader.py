@@ -1,0 +1,229 @@
+"""From files to records: everything is checked here, once, and bytes from outside are taken as hostile."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from lookup_tables.latency import Latency, Measurement
+from lookup_tables.records import Entry, Family, TableError
+
+SCHEMA = 1
+LARGEST_FILE = 16 * 2**20  # bytes; the largest published family needs a thousandth of it
+STITCH_COLUMNS = ("stitch", "route", "flops", "params", "top1")
+LATENCY_COLUMNS = ("stitch", "batch", "p50_ms", "p99_ms", "runs")
+LONGEST_MS = 1e9
+
+FIX_FAMILY = "correct it (`lookup_tables/__init__.py` describes the format)"
+FIX_STITCHES = "correct it, or write it again with `stitchserve evaluate`"
+FIX_LATENCY = "measure again with `stitchserve profile`"
+
+_INTEGER = re.compile(r"[0-9]{1,15}", re.ASCII)  # below 2**53: also exact as a float
+_DECIMAL = re.compile(r"[0-9]{1,30}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_SEGMENT = re.compile(r"(?P<anchor>[^\[\]:>]+)\[(?P<start>[0-9]{1,6}):(?P<stop>[0-9]{1,6})\]", re.ASCII)
+_COMMENT = re.compile(r"# *(?P<key>[^:]*[^: ]) *:(?P<value>.*)")
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+_FAMILY = TypeAdapter(Family)
+
+
+def fault(path: Path, line: int | None, reason: str, remedy: str) -> TableError:
+    """The error for a faulty file."""
+    where = str(path) if line is None else f"{path}, line {line}"
+    return TableError(f"{where}: {reason}; {remedy}")
+
+
+def is_slug(device: str) -> bool:
+    """Whether a device's name can stand in a file name: lower-case words and digits joined by hyphens."""
+    return len(device) <= 100 and _SLUG.fullmatch(device) is not None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a CSV file: its cells by column, and how to complain about them."""
+
+    path: Path
+    line: int
+    cells: Mapping[str, str]
+    remedy: str
+
+    def fault(self, reason: str) -> TableError:
+        """The error for this line."""
+        return fault(self.path, self.line, reason, self.remedy)
+
+    def integer(self, column: str, least: int) -> int:
+        """The cell as an integer of at least `least`."""
+        cell = self.cells[column]
+        if not _INTEGER.fullmatch(cell) or int(cell) < least:
+            raise self.fault(f"{column} {cell[:40]!r} is not an integer of at least {least}")
+        return int(cell)
+
+    def decimal(self, column: str, shift: int, largest: float) -> float:
+        """The cell, from 0 to `largest`, times ten to the power `shift`: exact where a float product is not."""
+        cell = self.cells[column]
+        if not _DECIMAL.fullmatch(cell) or not Decimal(cell) <= Decimal(largest):
+            raise self.fault(f"{column} {cell[:40]!r} is not a number from 0 to {largest:.15g}")
+        return float(Decimal(cell).scaleb(shift))
+
+
+def read_family(path: Path) -> Family:
+    """family.json; TableError."""
+    try:
+        family = _FAMILY.validate_json(_text(path, FIX_FAMILY), strict=True)
+    except ValidationError as error:
+        raise fault(path, None, _first(error), FIX_FAMILY) from None
+    if len(set(family.anchors)) < len(family.anchors):
+        raise fault(path, None, "anchors: a name appears twice", FIX_FAMILY)
+    return family
+
+
+def read_labels(folder: Path, family: Family) -> tuple[str, ...]:
+    """The labels, one a class, from a file that must lie within the folder above the family's; TableError."""
+    path = (folder / family.labels).resolve()
+    if not path.is_relative_to(folder.resolve().parent):
+        raise fault(folder / "family.json", None, "labels: the file lies outside the lookup tables", FIX_FAMILY)
+    labels = _lines(path, FIX_FAMILY)
+    for line, label in enumerate(labels, start=1):
+        if not label.strip() or not label.isprintable():
+            raise fault(path, line, "a label must be printable and not empty", FIX_FAMILY)
+    if len(labels) != family.classes:
+        raise fault(path, None, f"{len(labels)} labels for {family.classes} classes", FIX_FAMILY)
+    return tuple(labels)
+
+
+def read_stitches(path: Path, anchors: tuple[str, ...]) -> tuple[Entry, ...]:
+    """stitches.csv, its routes through `anchors`; TableError."""
+    entries: list[Entry] = []
+    for row in _rows(path, _lines(path, FIX_STITCHES), 0, STITCH_COLUMNS, FIX_STITCHES):
+        entry = _entry(row, anchors)
+        if entries and entry.stitch <= entries[-1].stitch:
+            raise row.fault(f"stitch {entry.stitch} comes after {entries[-1].stitch}: ids must ascend, each once")
+        entries.append(entry)
+    if not entries:
+        raise fault(path, None, "no stitches", FIX_STITCHES)
+    return tuple(entries)
+
+
+def read_latency(path: Path, stitches: frozenset[int]) -> Latency:
+    """latency.<device>.csv, for a table that has `stitches`; TableError."""
+    lines = _lines(path, FIX_LATENCY)
+    details = _comments(path, lines)
+    device = details.pop("device", "")
+    if not is_slug(device):
+        raise fault(path, None, f"device {device[:40]!r} is not a name such as cpu-amd-epyc-9r14", FIX_LATENCY)
+    measured: dict[tuple[int, int], Measurement] = {}
+    for row in _rows(path, lines, _head(lines), LATENCY_COLUMNS, FIX_LATENCY):
+        m = _measurement(row, stitches)
+        if (m.stitch, m.batch) in measured:
+            raise row.fault(f"stitch {m.stitch} at batch {m.batch} appears twice")
+        measured[m.stitch, m.batch] = m
+    if not measured:
+        raise fault(path, None, "no measurements", FIX_LATENCY)
+    return Latency(device, tuple(measured.values()), details)
+
+
+def _text(path: Path, remedy: str) -> str:
+    try:
+        if not path.is_file():
+            raise fault(path, None, "no such file", remedy)
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise fault(path, None, f"cannot be read: {error.strerror}", remedy) from error
+    if len(content) > LARGEST_FILE:
+        raise fault(path, None, f"larger than {LARGEST_FILE // 2**20} MiB", remedy)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise fault(path, line, f"not UTF-8: {error.reason}", remedy) from None
+
+
+def _lines(path: Path, remedy: str) -> list[str]:
+    # Not splitlines(): that also breaks at form feeds and Unicode separators, which are faults here.
+    return _text(path, remedy).replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+
+def _rows(path: Path, lines: list[str], head: int, columns: tuple[str, ...], remedy: str) -> Iterator[Row]:
+    reader = csv.reader(lines[head:], strict=True)
+    try:
+        header = next(reader, [])
+        _check_header(path, head + 1, header, columns, remedy)
+        for cells in reader:
+            line = head + reader.line_num
+            if len(cells) != len(header):
+                raise fault(path, line, f"{len(cells)} cells for {len(header)} columns", remedy)
+            yield Row(path, line, dict(zip(header, cells, strict=True)), remedy)
+    except csv.Error as error:
+        raise fault(path, head + reader.line_num, f"not CSV: {error}", remedy) from None
+
+
+def _check_header(path: Path, line: int, header: list[str], columns: tuple[str, ...], remedy: str) -> None:
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise fault(path, line, f"missing column {', '.join(missing)} (the header is {','.join(columns)})", remedy)
+    if len(set(header)) < len(header):
+        raise fault(path, line, "a column appears twice", remedy)
+
+
+def _entry(row: Row, anchors: tuple[str, ...]) -> Entry:
+    return Entry(
+        stitch=row.integer("stitch", least=0),
+        route=_route(row, anchors),
+        flops=row.integer("flops", least=1),
+        params=row.integer("params", least=0),
+        top1=row.decimal("top1", shift=-2, largest=100) if row.cells["top1"] else None,
+    )
+
+
+def _route(row: Row, anchors: tuple[str, ...]) -> str:
+    route = row.cells["route"]
+    for piece in route.split(">"):
+        segment = _SEGMENT.fullmatch(piece)
+        if not segment or int(segment["start"]) >= int(segment["stop"]):
+            raise row.fault(f"route {route[:80]!r} does not read like anchor[0:4]>anchor[4:12]")
+        if segment["anchor"] not in anchors:
+            raise row.fault(f"route {route[:80]!r} names an anchor that family.json does not ({', '.join(anchors)})")
+    return route
+
+
+def _measurement(row: Row, stitches: frozenset[int]) -> Measurement:
+    stitch = row.integer("stitch", least=0)
+    if stitch not in stitches:
+        raise row.fault(f"stitch {stitch} is not in stitches.csv")
+    p50, p99 = (row.decimal(column, shift=-3, largest=LONGEST_MS) for column in ("p50_ms", "p99_ms"))
+    if not p50 > 0:
+        raise row.fault(f"p50_ms {row.cells['p50_ms'][:40]!r} is not positive")
+    if p99 < p50:
+        raise row.fault("p99_ms is less than p50_ms")
+    return Measurement(stitch, row.integer("batch", least=1), p50, p99, row.integer("runs", least=1))
+
+
+def _head(lines: list[str]) -> int:
+    """How many lines of comments lead the file."""
+    return next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+
+
+def _comments(path: Path, lines: list[str]) -> dict[str, str]:
+    details: dict[str, str] = {}
+    for number, line in enumerate(lines[: _head(lines)], start=1):
+        comment = _COMMENT.fullmatch(line)
+        if not comment or comment["key"] in details or not line.isprintable():
+            raise fault(path, number, "a comment must read `# key: value`, each key once", FIX_LATENCY)
+        details[comment["key"]] = comment["value"].strip()
+    if details.pop("schema", None) != str(SCHEMA):
+        raise fault(path, None, f"`# schema: {SCHEMA}` is missing or another", FIX_LATENCY)
+    return details
+
+
+def _first(error: ValidationError) -> str:
+    """The first of pydantic's complaints: field, what is wrong, what stands there."""
+    detail = error.errors(include_url=False)[0]
+    if detail["type"] == "json_invalid":
+        return detail["msg"]
+    field = ".".join(str(part) for part in detail["loc"]) or "the file"
+    found = "" if detail["type"] == "missing" else f" (found {repr(detail['input'])[:40]})"
+    return f"{field}: {detail['msg']}{found}"

@@ -1,0 +1,186 @@
+"""The lookup table: what every stitch of a family costs on a device and what it is worth."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from lookup_tables.frontier import Point, pareto, upper_hull
+from lookup_tables.latency import Curve, Latency, Measurement, Quantile
+from lookup_tables.reader import read_family, read_labels, read_latency, read_stitches
+from lookup_tables.records import Checkpoint, Entry, Family, Preprocessing, TableError, UnknownStitch
+
+__all__ = [
+    "Checkpoint",
+    "Cost",
+    "Entry",
+    "Family",
+    "Latency",
+    "LookupTable",
+    "Measurement",
+    "Preprocessing",
+    "Quantile",
+    "TableError",
+    "UnknownStitch",
+    "folder",
+]
+
+Cost = Literal["flops", "latency"]
+
+SHIPPED = Path(__file__).parent
+SMALLEST_CAP = 1e-9  # stands for a cap of zero or less, so that an excess over it is finite
+
+
+def folder(family: str) -> Path:
+    """The folder of a shipped table; TableError lists the families that have one."""
+    families = sorted(path.parent.name for path in SHIPPED.glob("*/family.json"))
+    if family not in families:
+        raise TableError(f"no lookup table for family {family!r}; there are {', '.join(families)}")
+    return SHIPPED / family
+
+
+@dataclass(frozen=True)
+class LookupTable:
+    """All stitches of a family: `entries` by ascending id, `labels` by class index, `latency` once profiled.
+
+    A stitch is worth its top-1. Where no stitch's top-1 is known, its FLOPs stand for it (dearer counts as better);
+    where only some are known, the others are never chosen: they can only be asked for by id.
+    """
+
+    family: Family
+    labels: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    latency: Latency | None = None
+
+    @classmethod
+    def load(cls, folder: Path, latency: Path | None = None) -> "LookupTable":
+        """Reads and checks a table's folder, and the latency file of one device; TableError for any fault."""
+        family = read_family(folder / "family.json")
+        entries = read_stitches(folder / "stitches.csv", family.anchors)
+        measured = read_latency(latency, frozenset(e.stitch for e in entries)) if latency else None
+        return cls(family, read_labels(folder, family), entries, measured)
+
+    def entry(self, stitch: int) -> Entry:
+        """The entry of one stitch; UnknownStitch."""
+        try:
+            return self._by_id[stitch]
+        except KeyError:
+            first, last = self.entries[0].stitch, self.entries[-1].stitch
+            message = f"{self.family.name} has no stitch {stitch}: ids go from {first} to {last}"
+            raise UnknownStitch(message) from None
+
+    def seconds(self, stitch: int, rows: int = 1, quantile: Quantile = "p50") -> float:
+        """Predicted seconds for a batch of `rows` images, all of one stitch.
+
+        Piecewise linear in the batch between the measured sizes (see `Curve` for the ends). A stitch that was not
+        measured gets, for this batch, the piecewise-linear and never falling function of FLOPs through those that were.
+        UnknownStitch; TableError without a profile; ValueError for less than one row.
+        """
+        if rows < 1:
+            raise ValueError(f"a batch has at least one row, not {rows}")
+        latency = self._measured()
+        entry = self.entry(stitch)
+        if stitch in latency.stitches:
+            return latency.seconds(stitch, rows, quantile)
+        return self._over_flops(rows, quantile).at(entry.flops)
+
+    def cost(self, stitch: int, by: Cost = "flops", rows: int = 1) -> float:
+        """What a stitch costs: FLOPs of one image, or median seconds for a batch of `rows`."""
+        return self.entry(stitch).flops if by == "flops" else self.seconds(stitch, rows)
+
+    def frontier(self, cost: Cost = "flops", rows: int = 1) -> tuple[Entry, ...]:
+        """The Pareto set by ascending cost: each entry is worth more than all cheaper ones.
+
+        At equal cost the worthier stays, then the one with the lower id. `rows` matters for latency alone.
+        """
+        return tuple(point.entry for point in pareto(self._points(cost, rows)))
+
+    def hull(self, cost: Cost = "flops", rows: int = 1) -> tuple[Entry, ...]:
+        """The frontier's upper convex hull: the entries that no mixture of two others matches in (cost, worth)."""
+        return tuple(point.entry for point in upper_hull(pareto(self._points(cost, rows))))
+
+    def best(
+        self,
+        max_flops: float | None = None,
+        max_seconds: float | None = None,
+        min_top1: float | None = None,
+        rows: int = 1,
+    ) -> Entry | None:
+        """The worthiest entry within all caps (FLOPs an image, median seconds a batch of `rows`, top-1 a fraction).
+
+        Of equals the one with fewer FLOPs, then the lower id. None if no entry meets them all; see `nearest`.
+        """
+        entry = self.nearest(max_flops, max_seconds, min_top1, rows)
+        return entry if self._excess(entry, max_flops, max_seconds, min_top1, rows) <= 0 else None
+
+    def nearest(
+        self,
+        max_flops: float | None = None,
+        max_seconds: float | None = None,
+        min_top1: float | None = None,
+        rows: int = 1,
+    ) -> Entry:
+        """The entry whose worst excess over a cap, relative to that cap, is least: `best` where all can be met."""
+
+        def order(entry: Entry) -> tuple[float, float, int, int]:
+            excess = self._excess(entry, max_flops, max_seconds, min_top1, rows)
+            return excess, -_worth(entry), entry.flops, entry.stitch
+
+        return min(self._ranked, key=order)
+
+    def cheapest(self, min_top1: float | None = None, max_flops: float | None = None) -> Entry | None:
+        """The entry with the fewest FLOPs that meets both caps, of equals the worthiest; None if none does."""
+        met = [e for e in self._ranked if self._excess(e, max_flops, None, min_top1, 1) <= 0]
+        return min(met, key=lambda e: (e.flops, -_worth(e), e.stitch), default=None)
+
+    def _excess(
+        self, entry: Entry, max_flops: float | None, max_seconds: float | None, min_top1: float | None, rows: int
+    ) -> float:
+        """The worst relative excess over a cap; 0 if all are met."""
+        excess = [0.0]
+        if max_flops is not None:
+            excess.append(_over(entry.flops, max_flops))
+        if max_seconds is not None:
+            excess.append(_over(self.seconds(entry.stitch, rows), max_seconds))
+        if min_top1 is not None:
+            excess.append(1.0 if entry.top1 is None else _under(entry.top1, min_top1))
+        return max(excess)
+
+    def _points(self, cost: Cost, rows: int) -> list[Point]:
+        return [Point(self.cost(e.stitch, cost, rows), _worth(e), e) for e in self._ranked]
+
+    def _measured(self) -> Latency:
+        if self.latency is None:
+            raise TableError(f"{self.family.name} has no latency for this device; run `stitchserve profile`")
+        return self.latency
+
+    def _over_flops(self, rows: int, quantile: Quantile) -> Curve:
+        key = rows, quantile
+        if key not in self._curves:
+            flops = {e.stitch: e.flops for e in self.entries}
+            self._curves[key] = self._measured().over_flops(flops, rows, quantile)
+        return self._curves[key]
+
+    @cached_property
+    def _by_id(self) -> dict[int, Entry]:
+        return {entry.stitch: entry for entry in self.entries}
+
+    @cached_property
+    def _ranked(self) -> tuple[Entry, ...]:
+        return tuple(e for e in self.entries if e.top1 is not None) or self.entries
+
+    @cached_property
+    def _curves(self) -> dict[tuple[int, Quantile], Curve]:
+        return {}
+
+
+def _worth(entry: Entry) -> float:
+    return float(entry.flops) if entry.top1 is None else entry.top1
+
+
+def _over(used: float, cap: float) -> float:
+    return 0.0 if used <= cap else used / max(cap, SMALLEST_CAP) - 1
+
+
+def _under(reached: float, least: float) -> float:
+    return 0.0 if reached >= least else 1 - reached / least

@@ -1,0 +1,1 @@
+"""The runtime: HTTP in, a stitch chosen for every request, predictions out."""

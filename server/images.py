@@ -1,0 +1,251 @@
+"""Bytes of an image file -> uint8 tensor, the way timm's evaluation transform does it.
+
+JPEG, PNG, WebP, BMP and the first frame of a GIF, told by their first bytes and read by these five Pillow readers only.
+Pixels become RGB by `Image.convert("RGB")`, as in the usual data sets' loaders: an alpha channel is dropped, not blended.
+Beyond that an EXIF orientation is applied, and 16-bit gray is scaled to 8 bits rather than clipped.
+"""
+
+import io
+import math
+import re
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from lookup_tables.table import Preprocessing
+from server.errors import BadImage, TooLarge, UnsupportedType
+
+ACCEPTED = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
+
+_ALIASES = ("image/jpg", "image/x-ms-bmp", "application/octet-stream")
+_SHORTEST_FILE = 12  # bytes, enough to tell the format
+_ORIENTATION_TAG = 0x0112
+_TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# A JPEG may repeat a scan in a few bytes and each one costs a pass over all pixels; EXIF parts are joined one by one.
+_COSTLY_PART = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)|Exif\x00\x00")
+_MOST_COSTLY_PARTS = 50  # progressive files have about ten scans
+_LONGEST = 4  # times the shorter side: up to here a picture is resized as a whole
+_WIDEST_FILTER = 3  # pixels either side, Lanczos
+_FAULTS = (  # what Pillow's readers raise for broken files; Warning for a process that turns warnings into errors
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    SystemError,
+    TypeError,
+    ValueError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+
+
+def ignore_pillow_warnings() -> None:
+    """Keeps what Pillow remarks about odd files out of the server's output: any client could fill it."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+ignore_pillow_warnings()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image may cost: bytes of the file, and pixels that its header announces."""
+
+    max_bytes: int = 10_000_000
+    max_pixels: int = 50_000_000
+
+
+class _Jpeg(JpegImageFile):
+    def getexif(self) -> Image.Exif:
+        # Called on opening, for the resolution. Pillow copies each of up to 65,536 tags, which may overlap: a file of
+        # some megabytes can ask for gigabytes. _orientation reads the one tag that matters.
+        return Image.Exif()
+
+
+_READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), _Jpeg),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImageFile),
+    (re.compile(rb"BM"), BmpImageFile),
+)
+
+
+def check_type(content_type: str | None) -> None:
+    """UnsupportedType where the declared type is neither an accepted one nor open (absent or octet-stream)."""
+    declared = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
+    if declared not in ACCEPTED + _ALIASES:
+        raise _unsupported(f"the type {ascii(declared[:60])}")
+
+
+def decode(body: bytes, preprocessing: Preprocessing, limits: Limits) -> torch.Tensor:
+    """A file's bytes -> uint8 (3, size, size) on the CPU: RGB, shorter side to size / crop, centre cropped.
+
+    Equal to timm's evaluation transform, not normalised; up to rounding where one side is over four times the other.
+    Raises UnsupportedType for another format, TooLarge past `limits` (pixels by the header, before any is decoded),
+    BadImage for an empty, truncated or corrupt file.
+    """
+    picture = _fit(_read(body, limits), preprocessing)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def _read(body: bytes, limits: Limits) -> Image.Image:
+    """The one boundary around Pillow's readers -> an upright RGB picture."""
+    _check_bytes(body, limits)
+    reader = _reader(body)
+    try:
+        return _load(reader, body, limits)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise TooLarge("the image has too many pixels", max_pixels=limits.max_pixels) from error
+    except _FAULTS as error:
+        raise BadImage(f"the {reader.format} image is truncated or corrupt") from error
+
+
+def _check_bytes(body: bytes, limits: Limits) -> None:
+    if len(body) > limits.max_bytes:
+        detail = f"the image has {len(body)} bytes, more than {limits.max_bytes}"
+        raise TooLarge(detail, bytes=len(body), max_bytes=limits.max_bytes)
+    if len(body) < _SHORTEST_FILE:
+        raise BadImage("the body is empty" if not body else f"{len(body)} bytes are too few for an image")
+
+
+def _reader(body: bytes) -> type[ImageFile]:
+    for magic, reader in _READERS:
+        if magic.match(body):
+            return reader
+    raise _unsupported("the format of the body")
+
+
+def _load(reader: type[ImageFile], body: bytes, limits: Limits) -> Image.Image:
+    if reader is WebPImageFile:
+        _check_pixels(_webp_size(body), limits)
+    if reader is _Jpeg:
+        _check_parts(body)
+    picture = reader(io.BytesIO(body))
+    _check_pixels(picture.size, limits)
+    if any(tile[0] == "bmp_rle" for tile in picture.tile):
+        # Pillow decodes these in Python, a pixel at a time and with the interpreter's lock held.
+        raise _unsupported("run-length encoding in a BMP file")
+    picture.load()
+    turn = _TURNS.get(_orientation(picture.info.get("exif")))
+    upright = _rgb(picture)
+    return upright if turn is None else upright.transpose(turn)
+
+
+def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        detail = f"the image has {width} x {height} pixels, more than {limits.max_pixels} in all"
+        raise TooLarge(detail, width=width, height=height, max_pixels=limits.max_pixels)
+
+
+def _check_parts(body: bytes) -> None:
+    if sum(1 for _ in _COSTLY_PART.finditer(body)) > _MOST_COSTLY_PARTS:
+        raise TooLarge(f"the JPEG image has more than {_MOST_COSTLY_PARTS} scans and EXIF parts")
+
+
+def _webp_size(body: bytes) -> tuple[int, int]:
+    """(width, height) by the header, read here because Pillow's reader allocates the canvas on opening (RFC 9649)."""
+    chunk, header = body[12:16], body[20:30]
+    if chunk == b"VP8X":
+        return int.from_bytes(header[4:7], "little") + 1, int.from_bytes(header[7:10], "little") + 1
+    bits = int.from_bytes(header[1:5] if chunk == b"VP8L" else header[6:10], "little")
+    return (bits & 0x3FFF) + 1, ((bits >> (14 if chunk == b"VP8L" else 16)) & 0x3FFF) + 1
+
+
+def _orientation(exif: object) -> int:
+    """The orientation tag of an EXIF block's first directory; 1, upright, where there is none to be read."""
+    if not isinstance(exif, bytes):  # a PNG's text chunk may use the same key
+        return 1
+    tiff = exif.removeprefix(b"Exif\x00\x00")
+    order = ">" if tiff.startswith(b"MM") else "<"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for offset in range(start + 2, start + 2 + 12 * count, 12):
+            tag, value = struct.unpack_from(f"{order}H6xH", tiff, offset)
+            if tag == _ORIENTATION_TAG:
+                return int(value)
+    except struct.error:
+        return 1
+    return 1
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16-bit gray
+        gray = (np.asarray(picture).astype(np.uint32) + 128) // 257
+        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
+    picture.info.pop("transparency", None)  # convert would carry it over, which fails for some files
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _fit(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """The shorter side to floor(size / crop), then the middle size x size, with timm's and torchvision's rounding."""
+    size, shorter = preprocessing.size, min(picture.size)
+    target = math.floor(size / preprocessing.crop)
+    width, height = (int(target * side / shorter) for side in picture.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resample = Image.Resampling[preprocessing.interpolation.upper()]
+    if max(width, height) > _LONGEST * target:
+        x, y = _stretch(picture.width, width, left, size), _stretch(picture.height, height, top, size)
+        return _resize_part(picture, x, y, size, resample)
+    # Resizing only the middle would be faster, but Pillow picks the order of its two passes by the whole's shape, and
+    # at sharp edges the order is worth up to 25/255.
+    return picture.resize((width, height), resample).crop((left, top, left + size, top + size))
+
+
+def _stretch(side: int, scaled: int, start: int, size: int) -> tuple[float, float]:
+    """Where [start, start + size) of `scaled` pixels lies in the unscaled side."""
+    step = side / scaled
+    return start * step, (start + size) * step
+
+
+def _resize_part(
+    picture: Image.Image,
+    across: tuple[float, float],
+    down: tuple[float, float],
+    size: int,
+    resample: Image.Resampling,
+) -> Image.Image:
+    """One part of a picture too long to be resized as a whole: 1 x 4000 pixels would become a million."""
+    x, width = _around(*across, size, picture.width)
+    y, height = _around(*down, size, picture.height)
+    # Cut out first: Pillow keeps the box in single precision, too coarse far from the origin.
+    cut = picture.crop((x, y, x + width, y + height))
+    box = (across[0] - x, down[0] - y, min(across[1] - x, width), min(down[1] - y, height))
+    return cut.resize((size, size), resample, box)
+
+
+def _around(start: float, stop: float, size: int, side: int) -> tuple[int, int]:
+    """First pixel and number of pixels that resampling [start, stop) to `size` looks at."""
+    reach = _WIDEST_FILTER * max((stop - start) / size, 1) + 1
+    first = max(math.floor(start - reach), 0)
+    return first, min(math.ceil(stop + reach), side) - first
+
+
+def _unsupported(what: str) -> UnsupportedType:
+    return UnsupportedType(f"{what} is not accepted; send one of {', '.join(ACCEPTED)}", accepted=list(ACCEPTED))

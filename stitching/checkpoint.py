@@ -1,0 +1,178 @@
+"""Weights on disk: our safetensors format, and the released SN-Net layout.
+
+Nothing in a file is ever run: pickles are read with weights_only loading. Every fault is a CheckpointError that names
+the file and the key.
+"""
+
+import argparse
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stitching.families import FAMILIES, Family
+from stitching.families import family as named_family
+from stitching.model import SNNet
+
+SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
+STATE_KEYS = ("model", "state_dict")
+SCHEMA = "1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, the key and what to do."""
+
+
+def shipped(family: str) -> Path:
+    """Where the weights of a family that ships with some lie (the file need not exist)."""
+    return SHIPPED / f"{family}.safetensors"
+
+
+def load(family: str, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> SNNet:
+    """A family's SN-Net with trained weights, in eval mode and float32.
+
+    `checkpoint`: a .safetensors file written by `save`, or a released .pth; None means the weights that ship with the
+    family. Raises ValueError for an unknown family, CheckpointError for a file that does not fit.
+    """
+    chosen = named_family(family)
+    path = shipped(family) if checkpoint is None else Path(checkpoint)
+    if checkpoint is None and not path.is_file():
+        raise CheckpointError(f"no weights ship with family {family!r}: give the path of its checkpoint")
+    state = read_tensors(path, chosen)
+    with torch.device("meta"):  # no time spent on random weights that the file replaces
+        model = SNNet(chosen)
+    check_state(path, f"family {chosen.name!r}", model.state_dict(), state)
+    model.load_state_dict(state, assign=True)
+    return model.to(device=device, dtype=torch.float32).eval()
+
+
+def save(model: SNNet, path: Path) -> str:
+    """Write safetensors with the family's name and config in the metadata, whole or not at all; gives its sha256."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    config = json.dumps(model.family.config(), sort_keys=True)
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, partial, {"schema": SCHEMA, "family": model.family.name, "config": config})
+    partial.replace(path)
+    return sha256(path)
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
+    """Fill the model's anchors, one file each: a timm network's weights, or an SN-Net of the family to take it from.
+
+    Without files the anchors become timm's pretrained ones, which timm downloads.
+    """
+    if files and len(files) != len(model.anchors):
+        raise CheckpointError(f"{len(files)} anchor files for the {len(model.anchors)} anchors of {model.family.name!r}")
+    for index, (spec, anchor) in enumerate(zip(model.family.anchors, model.anchors, strict=True)):
+        if not files:
+            source = timm.create_model(spec.timm, pretrained=True, num_classes=model.family.classes, **spec.arguments)
+            anchor.load_state_dict(source.state_dict())
+            continue
+        state = read_tensors(files[index], model.family)
+        prefix = f"anchors.{index}."
+        if any(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        check_state(files[index], f"anchor {spec.name!r}", anchor.state_dict(), state)
+        anchor.load_state_dict(state)
+
+
+def read_tensors(path: Path, family: Family | None = None) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by key. In our own format the family in the metadata must be `family`, if given."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, family)
+    content = _unpickle(path)
+    for key in STATE_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path}: expected a dict of tensors, alone or under {' or '.join(map(repr, STATE_KEYS))}")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: key {str(key)[:80]!r} holds {type(value).__name__}, not a tensor")
+    return dict(content)
+
+
+def _read_safetensors(path: Path, family: Family | None) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            if family:
+                _check_metadata(path, file.metadata() or {}, family)
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); fetch or write it again") from error
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, str], family: Family) -> None:
+    written = metadata.get("family")
+    if written != family.name:
+        raise CheckpointError(f"{path}: metadata key 'family' says {written!r}, asked for {family.name!r}")
+    try:
+        same = json.loads(metadata.get("config", "")) == json.loads(json.dumps(family.config()))
+    except (ValueError, RecursionError):
+        same = False
+    if not same:
+        raise CheckpointError(f"{path}: metadata key 'config' differs from this version's family {family.name!r}")
+
+
+def _unpickle(path: Path) -> object:
+    # Training scripts store their arguments beside the weights; a Namespace only carries attributes.
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: holds more than tensors and was not opened, to run no code: {reason}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path}: truncated or not a PyTorch checkpoint ({str(error)[:200]})") from error
+
+
+def check_state(path: Path, what: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError, saying what the file is not, unless `state` has the wanted keys and shapes, in finite floating-point numbers."""
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    misshapen = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    faults = []
+    if missing:
+        faults.append(f"key {missing[0]!r} is missing{_others(missing)}")
+    if unexpected:
+        faults.append(f"key {unexpected[0][:200]!r} is unexpected{_others(unexpected)}")
+    if misshapen:
+        key = misshapen[0]
+        shapes = f"{tuple(state[key].shape)}, expected {tuple(wanted[key].shape)}"
+        faults.append(f"key {key!r} has shape {shapes}{_others(misshapen)}")
+    if faults:
+        raise CheckpointError(f"{path}: not a checkpoint of {what}: {'; '.join(faults)}{_hint(state)}")
+    for key in wanted:
+        if not state[key].is_floating_point() or not bool(torch.isfinite(state[key]).all()):
+            raise CheckpointError(f"{path}: key {key!r} holds values that are not finite floating-point numbers")
+
+
+def _others(keys: list[str]) -> str:
+    return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+
+
+def _hint(state: Mapping[str, Tensor]) -> str:
+    shapes = {key: tensor.shape for key, tensor in state.items()}
+    for family in FAMILIES.values():
+        with torch.device("meta"):
+            model = SNNet(family)
+        if shapes == {key: tensor.shape for key, tensor in model.state_dict().items()}:
+            return f". It fits family {family.name!r}"
+    return ""

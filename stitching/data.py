@@ -1,0 +1,136 @@
+"""Images to train and evaluate on: a folder with one sub-folder a class, or the built-in `digits` task."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from timm.data import create_transform
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+
+from stitching.digits import Digits
+from stitching.families import Family, Preprocessing
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Data(Protocol):
+    """Normalised images (N, 3, H, W) with class numbers (N,), in an order that depends on nothing but the arguments."""
+
+    labels: Sequence[str]
+
+    def training(self, first: int, steps: int, batch: int, seed: int) -> Iterator[Batch]:
+        """The batches of the steps first..steps-1: the same for a step whether or not the run was interrupted."""
+
+    def held_out(self, split: str, batch: int) -> Iterator[Batch]:
+        """All images of a split, once, in a fixed order."""
+
+
+class Folder:
+    """An ImageFolder tree: `root/train/<class>/*` and `root/<split>/<class>/*`, or the classes directly under root.
+
+    Training images go through timm's training transform (random crop, flip, colour), held-out ones through timm's
+    evaluation transform. Raises ValueError when a folder is missing or empty.
+    """
+
+    def __init__(self, root: Path, preprocessing: Preprocessing, workers: int = 2) -> None:
+        self.root, self.preprocessing, self.workers = root, preprocessing, workers
+        self.labels = self._open("train", training=True).classes
+
+    def training(self, first: int, steps: int, batch: int, seed: int) -> Iterator[Batch]:
+        """See Data. A step's images are drawn with replacement between epochs, without within one."""
+        dataset = _Seeded(self._open("train", training=True), seed)
+        order = _Shuffled(len(dataset), batch, first, steps, seed)
+        loader: DataLoader[Batch] = DataLoader(dataset, batch_sampler=order, num_workers=self.workers)
+        return iter(loader)
+
+    def held_out(self, split: str, batch: int) -> Iterator[Batch]:
+        """See Data."""
+        dataset = self._open(split, training=False)
+        if list(dataset.classes) != list(self.labels):
+            raise ValueError(f"{self.root / split}: its class folders differ from those of {self.root / 'train'}")
+        return iter(DataLoader(dataset, batch_size=batch, num_workers=self.workers))
+
+    def _open(self, split: str, *, training: bool) -> Any:
+        folder = self.root / split if (self.root / "train").is_dir() else self.root
+        p = self.preprocessing
+        transform = create_transform(
+            p.size, is_training=training, interpolation=p.interpolation, mean=p.mean, std=p.std, crop_pct=p.crop
+        )
+        try:
+            return ImageFolder(folder, transform)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ValueError(f"{folder}: no folder with one sub-folder of images per class ({error})") from error
+
+
+class _Seeded(Dataset[Batch]):
+    """A data set whose item (index, draw) augments by a seed of its own, in whichever worker it is made."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        index, draw = key
+        with seeded(self.seed, index, draw):
+            return self.dataset[index]  # type: ignore[no-any-return]
+
+
+class _Shuffled:
+    """Batches of (index, draw): epoch after epoch shuffled, cut into steps, from step `first` on."""
+
+    def __init__(self, length: int, batch: int, first: int, steps: int, seed: int) -> None:
+        self.length, self.batch, self.first, self.steps, self.seed = length, batch, first, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, skip = divmod(self.first * self.batch, self.length)
+        stream = islice(self._stream(epoch), skip, None)
+        for _ in range(self.first, self.steps):
+            yield list(islice(stream, self.batch))
+
+    def _stream(self, epoch: int) -> Iterator[tuple[int, int]]:
+        while True:
+            generator = Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            yield from ((index, epoch) for index in torch.randperm(self.length, generator=generator).tolist())
+            epoch += 1
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """All three global random streams seeded from `numbers` inside the block, and put back after it.
+
+    timm's and torchvision's augmentations and drop-path draw from them.
+    """
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002
+
+
+def open_data(source: str, family: Family, curriculum: float = 0.0) -> Data:
+    """The data that `source` names: "digits", or a folder. Raises ValueError when its classes are not the family's."""
+    p = family.preprocessing
+    if curriculum and source != "digits":
+        raise ValueError("curriculum: only the built-in task 'digits' has one")
+    data: Data = Digits(p.mean, p.std, curriculum) if source == "digits" else Folder(Path(source), p)
+    if len(data.labels) != family.classes:
+        raise ValueError(f"data {source!r} has {len(data.labels)} classes, family {family.name!r} {family.classes}")
+    return data

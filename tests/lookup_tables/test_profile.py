@@ -1,0 +1,138 @@
+"""The profiler against a device whose time is simulated."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookup_tables.latency import Latency
+from lookup_tables.profile import device_slug, nearest_rank, profile
+
+Pair = tuple[int, int]
+
+
+@dataclass
+class Device:
+    """Takes `stitch + batch` seconds, plus what `extra` says for its nth run."""
+
+    extra: dict[int, float] = field(default_factory=dict)
+    runs: list[Pair] = field(default_factory=list)
+    now: float = 100.0
+
+    def run(self, stitch: int, batch: int) -> None:
+        self.now += stitch + batch + self.extra.get(len(self.runs), 0.0)
+        self.runs.append((stitch, batch))
+
+    def profile(self, stitches: list[int], batches: list[int], rounds: int, time_limit: float | None = None) -> Latency:
+        return profile(
+            self.run,
+            stitches,
+            batches,
+            "cpu-test",
+            rounds=rounds,
+            time_limit=time_limit,
+            clock=lambda: self.now,
+            progress=False,
+        )
+
+
+def test_rounds_go_over_all_pairs_in_turn() -> None:
+    device = Device()
+    device.profile([3, 5], [1, 2], rounds=4)
+    assert device.runs == [(3, 1), (3, 2), (5, 1), (5, 2)] * 5
+
+
+def test_every_pair_is_measured_in_seconds() -> None:
+    latency = Device().profile([3, 5], [1, 2], rounds=4)
+    assert latency.device == "cpu-test"
+    measured = {(m.stitch, m.batch): (m.p50, m.p99, m.runs) for m in latency.measurements}
+    assert measured == {(s, b): (s + b, s + b, 4) for s in (3, 5) for b in (1, 2)}
+
+
+def test_the_warm_up_is_not_measured() -> None:
+    (only,) = Device(extra={0: 1000.0}).profile([3], [1], rounds=5).measurements
+    assert (only.p99, only.runs) == (4.0, 5)
+
+
+def test_the_quantiles_are_of_the_measured_runs() -> None:
+    (only,) = Device(extra={n: float(n) for n in range(201)}).profile([1], [1], rounds=200).measurements
+    assert (only.p50, only.p99) == (2.0 + 100, 2.0 + 198)
+
+
+def test_with_few_runs_the_p99_is_the_slowest() -> None:
+    (only,) = Device(extra={3: 9.0}).profile([1], [1], rounds=5).measurements
+    assert (only.p50, only.p99) == (2.0, 11.0)
+
+
+def test_the_time_limit_is_kept() -> None:
+    device = Device()
+    (only,) = device.profile([4], [1], rounds=1000, time_limit=52.0).measurements
+    assert only.runs == 9
+    assert device.now - 100.0 <= 52.0
+
+
+def test_a_tight_time_limit_still_gives_three_rounds() -> None:
+    assert [m.runs for m in Device().profile([4, 5], [1], rounds=1000, time_limit=0.0).measurements] == [3, 3]
+
+
+def test_a_limit_that_is_not_reached_changes_nothing() -> None:
+    assert [m.runs for m in Device().profile([4], [1], rounds=7, time_limit=1e6).measurements] == [7]
+
+
+@pytest.mark.parametrize(("stitches", "batches", "rounds"), [([], [1], 3), ([1], [], 3), ([1], [0], 3), ([1], [1], 0)])
+def test_nothing_to_measure_is_refused(stitches: list[int], batches: list[int], rounds: int) -> None:
+    device = Device()
+    with pytest.raises(ValueError, match="a profile needs"):
+        device.profile(stitches, batches, rounds)
+    assert not device.runs
+
+
+def test_a_failing_run_ends_the_profile() -> None:
+    def run(stitch: int, batch: int) -> None:
+        raise MemoryError(f"batch {batch}")
+
+    with pytest.raises(MemoryError, match="batch 8"):
+        profile(run, [1], [8], "cpu-test", progress=False)
+
+
+def test_details_travel_with_the_latency() -> None:
+    latency = profile(Device().run, [1], [1], "cpu-test", details={"dtype": "float32"}, rounds=1, progress=False)
+    assert latency.details == {"dtype": "float32"}
+
+
+def test_progress_is_shown_if_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    profile(Device().run, [1, 2], [1], "cpu-test", rounds=3, progress=True)
+    assert "8/8" in capsys.readouterr().err
+    profile(Device().run, [1, 2], [1], "cpu-test", rounds=3, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+@given(st.lists(st.floats(0, 1), min_size=1), st.sampled_from([0.5, 0.99]))
+def test_the_nearest_rank_covers_its_share_and_no_smaller_one_does(drawn: list[float], quantile: float) -> None:
+    found = nearest_rank(sorted(drawn), quantile)
+    assert found in drawn
+    assert sum(x <= found for x in drawn) >= quantile * len(drawn)
+    assert sum(x < found for x in drawn) < quantile * len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "threads", "slug"),
+    [
+        ("cpu", "AMD EPYC 9R14 96-Core Processor", 2, "cpu-amd-epyc-9r14-2threads"),
+        ("cpu", "AMD EPYC 9R14", None, "cpu-amd-epyc-9r14"),
+        ("cpu", "Intel(R) Xeon(R) Platinum 8480C CPU @ 2.00GHz", 8, "cpu-intel-xeon-platinum-8480c-8threads"),
+        (
+            "cpu",
+            "AMD Ryzen 7 7840U w/ Radeon 780M Graphics",
+            4,
+            "cpu-amd-ryzen-7-7840u-w-radeon-780m-graphics-4threads",
+        ),
+        ("cpu", "", 2, "cpu-2threads"),
+        ("cuda", "NVIDIA H200", None, "cuda-nvidia-h200"),
+        ("cuda", "NVIDIA GeForce RTX 4090", None, "cuda-nvidia-geforce-rtx-4090"),
+        ("cpu", "../../etc/passwd\n", 1, "cpu-etc-passwd-1threads"),
+    ],
+)
+def test_a_device_gets_a_name_fit_for_files(kind: str, name: str, threads: int | None, slug: str) -> None:
+    assert device_slug(kind, name, threads) == slug

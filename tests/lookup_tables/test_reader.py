@@ -1,0 +1,178 @@
+"""Every fault of a file from outside is refused with file, line, reason and remedy."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lookup_tables.reader import LARGEST_FILE
+from lookup_tables.table import LookupTable, TableError
+
+SMALL = Path(__file__).parent / "small"
+LATENCY = "latency.cpu-test.csv"
+REMEDY = {
+    "family.json": "correct it",
+    "labels.txt": "correct it",
+    "stitches.csv": "stitchserve evaluate",
+    LATENCY: "stitchserve profile",
+}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return shutil.copytree(SMALL, tmp_path / "tables" / "small")
+
+
+def refusal(table: Path) -> str:
+    with pytest.raises(TableError) as caught:
+        LookupTable.load(table, table / LATENCY)
+    return str(caught.value)
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        ("stitches.csv", "flops,", "", "line 1: missing column flops"),
+        ("stitches.csv", "params,top1", "params,params,top1", "line 1: a column appears twice"),
+        ("stitches.csv", "1,b[0:2]", "0,b[0:2]", "line 3: stitch 0 comes after 0: ids must ascend"),
+        ("stitches.csv", "3,a[0:1]", "1,a[0:1]", "line 5: stitch 1 comes after 2: ids must ascend"),
+        ("stitches.csv", "0,a[0:2]", "-1,a[0:2]", "line 2: stitch '-1' is not an integer of at least 0"),
+        ("stitches.csv", "0,a[0:2]", "x,a[0:2]", "line 2: stitch 'x' is not an integer"),
+        ("stitches.csv", ",400,", ",400.5,", "line 3: flops '400.5' is not an integer of at least 1"),
+        ("stitches.csv", ",400,", ",4_0,", "line 3: flops '4_0' is not an integer"),
+        ("stitches.csv", ",400,", ",0,", "line 3: flops '0' is not an integer of at least 1"),
+        ("stitches.csv", ",400,", f",{'9' * 5000},", f"line 3: flops '{'9' * 40}' is not an integer of at least 1"),
+        ("stitches.csv", ",400,", ",inf,", "line 3: flops 'inf' is not an integer"),
+        ("stitches.csv", ",40,", ",-40,", "line 3: params '-40' is not an integer of at least 0"),
+        ("stitches.csv", ",90", ",100.1", "line 3: top1 '100.1' is not a number from 0 to 100"),
+        ("stitches.csv", ",90", ",-1", "line 3: top1 '-1' is not a number from 0 to 100"),
+        ("stitches.csv", ",90", ",nan", "line 3: top1 'nan' is not a number from 0 to 100"),
+        ("stitches.csv", ",90", ",1e999", "line 3: top1 '1e999' is not a number from 0 to 100"),
+        ("stitches.csv", "1,b[0:2],400,40,90", "1,b[0:2],400,40", "line 3: 4 cells for 5 columns"),
+        ("stitches.csv", "1,b[0:2],400,40,90", '1,"b[0:2]', "line 7: not CSV: unexpected end of data"),
+        ("stitches.csv", "1,b[0:2]", "1,b[0-2]", "line 3: route 'b[0-2]' does not read like"),
+        ("stitches.csv", "1,b[0:2]", "1,b[2:2]", "line 3: route 'b[2:2]' does not read like"),
+        (
+            "stitches.csv",
+            "1,b[0:2]",
+            "1,c[0:2]",
+            "line 3: route 'c[0:2]' names an anchor that family.json does not (a, b)",
+        ),
+        (LATENCY, "4,4,30", "9,4,30", "line 11: stitch 9 is not in stitches.csv"),
+        (LATENCY, "4,4,30", "4,1,30", "line 11: stitch 4 at batch 1 appears twice"),
+        (LATENCY, "4,4,30,33", "4,4,0,33", "line 11: p50_ms '0' is not positive"),
+        (LATENCY, "4,4,30,33", "4,4,-30,33", "line 11: p50_ms '-30' is not a number from 0"),
+        (LATENCY, "4,4,30,33", "4,4,30,29.9", "line 11: p99_ms is less than p50_ms"),
+        (LATENCY, "4,4,30,33", "4,4,30,NaN", "line 11: p99_ms 'NaN' is not a number"),
+        (LATENCY, "4,4,30,33", "4,0,30,33", "line 11: batch '0' is not an integer of at least 1"),
+        (LATENCY, "4,4,30,33,30", "4,4,30,33,0", "line 11: runs '0' is not an integer of at least 1"),
+        (LATENCY, "batch,", "", "line 5: missing column batch"),
+        (LATENCY, "# schema: 1", "# schema: 2", "`# schema: 1` is missing or another"),
+        (LATENCY, "# schema: 1\n", "", "`# schema: 1` is missing or another"),
+        (LATENCY, "# dtype: float32", "# dtype float32", "line 3: a comment must read `# key: value`"),
+        (LATENCY, "# dtype: float32", "# threads: 1", "line 4: a comment must read `# key: value`, each key once"),
+        (LATENCY, "# dtype: float32", "# dtype: \x1b[2J", "line 3: a comment must read `# key: value`"),
+        (LATENCY, "cpu-test", "../cpu", "device '../cpu' is not a name"),
+        ("labels.txt", "one\n", "\n", "line 1: a label must be printable and not empty"),
+        ("labels.txt", "one\n", "o\x1b[2Jne\n", "line 1: a label must be printable and not empty"),
+        ("labels.txt", "one\n", "", "2 labels for 3 classes"),
+        ("family.json", '"schema": 1', '"schema": 2', "schema: Input should be 1 (found 2)"),
+        ("family.json", '"family": "small",', "", "family: Field required"),
+        ("family.json", '"small"', '"../small"', "family: String should match pattern"),
+        ("family.json", '"classes": 3', '"classes": "3"', "classes: Input should be a valid integer"),
+        ("family.json", '"classes": 3', '"classes": 3, "clases": 3', "clases: Unexpected keyword argument"),
+        ("family.json", '["a", "b"]', '["a", "a"]', "anchors: a name appears twice"),
+        ("family.json", '["a", "b"]', "[]", "anchors: "),
+        ("family.json", '"crop": 1.0', '"crop": 1.5', "preprocessing.crop: Input should be less than"),
+        ("family.json", "0.2, 0.25, 1]", "0.2, 0.25]", "preprocessing.std"),
+        ("family.json", "0.2, 0.25, 1]", "0.2, 0.25, 0]", "preprocessing.std.2: Input should be greater than 0"),
+        ("family.json", "0.5, 0.4", "NaN, 0.4", "preprocessing.mean.0: Input should be a finite number"),
+        ("family.json", "bicubic", "bicubical", "preprocessing.interpolation"),
+        ("family.json", "small.safetensors", "../../weights", "checkpoint.name"),
+        ("family.json", "0123456789abcdef0", "0", "checkpoint.sha256"),
+        ("family.json", '"schema"', "schema", "Invalid JSON: "),
+        ("family.json", "{", "[" * 100_000, "Invalid JSON: recursion limit exceeded"),
+        ("family.json", "{", "[] {", "Invalid JSON: trailing characters"),
+    ],
+)
+def test_a_fault_is_told(table: Path, file: str, old: str, new: str, reason: str) -> None:
+    edit(table / file, old, new)
+    message = refusal(table)
+    separator = ", " if reason.startswith("line") else ": "
+    assert message.startswith(f"{table / file}{separator}{reason}")
+    assert REMEDY[file] in message.rpartition("; ")[2]
+    assert len(message) < 500 + len(str(table))
+
+
+@pytest.mark.parametrize("file", ["family.json", "labels.txt", "stitches.csv", LATENCY])
+def test_a_missing_file_is_told(table: Path, file: str) -> None:
+    (table / file).unlink()
+    assert f"{table / file}: no such file; " in refusal(table)
+
+
+@pytest.mark.parametrize("file", ["family.json", "labels.txt", "stitches.csv", LATENCY])
+def test_an_oversized_file_is_refused(table: Path, file: str) -> None:
+    with (table / file).open("ab") as opened:
+        opened.truncate(LARGEST_FILE + 1)
+    assert f"{table / file}: larger than 16 MiB; " in refusal(table)
+
+
+@pytest.mark.parametrize("file", ["family.json", "labels.txt", "stitches.csv", LATENCY])
+def test_bytes_that_are_not_utf8_are_told_with_their_line(table: Path, file: str) -> None:
+    content = (table / file).read_bytes()
+    (table / file).write_bytes(content.replace(b"\n", b"\n\xff", 1))
+    assert f"{file}, line 2: not UTF-8: " in refusal(table)
+
+
+def test_a_directory_in_a_files_place_is_told(table: Path) -> None:
+    (table / "stitches.csv").unlink()
+    (table / "stitches.csv").mkdir()
+    assert "stitches.csv: no such file" in refusal(table)
+
+
+@pytest.mark.parametrize("file", ["stitches.csv", LATENCY])
+def test_a_file_without_rows_is_told(table: Path, file: str) -> None:
+    lines = (table / file).read_text(encoding="utf-8").splitlines(keepends=True)
+    header = next(i for i, line in enumerate(lines) if line.startswith("stitch,"))
+    (table / file).write_text("".join(lines[: header + 1]), encoding="utf-8")
+    assert f"{file}: no " in refusal(table)
+
+
+@pytest.mark.parametrize("file", ["stitches.csv", LATENCY])
+def test_an_empty_file_is_told(table: Path, file: str) -> None:
+    (table / file).write_bytes(b"")
+    assert f"{table / file}" in refusal(table)
+
+
+def test_json_that_is_no_object_is_told(table: Path) -> None:
+    (table / "family.json").write_text("[1]")
+    assert "family.json: the file: Input should be an object (found [1]); " in refusal(table)
+
+
+def test_labels_may_lie_in_the_folder_above_and_no_further_up(table: Path) -> None:
+    shutil.copy(table / "labels.txt", table.parent / "shared.txt")
+    edit(table / "family.json", "labels.txt", "../shared.txt")
+    assert LookupTable.load(table).labels[0] == "one"
+    shutil.copy(table / "labels.txt", table.parents[1] / "outside.txt")
+    edit(table / "family.json", "../shared.txt", "../../outside.txt")
+    assert "labels: the file lies outside the lookup tables" in refusal(table)
+
+
+def test_labels_may_not_leave_through_a_link(table: Path) -> None:
+    outside = table.parents[1] / "outside.txt"
+    (table / "labels.txt").rename(outside)
+    (table / "labels.txt").symlink_to(outside)
+    assert "labels: the file lies outside the lookup tables" in refusal(table)
+
+
+def test_what_spreadsheets_write_is_read_alike(table: Path) -> None:
+    for file in ("stitches.csv", LATENCY, "labels.txt"):
+        text = (table / file).read_text(encoding="utf-8")
+        (table / file).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert LookupTable.load(table, table / LATENCY) == LookupTable.load(SMALL, SMALL / LATENCY)
