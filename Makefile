@@ -17,19 +17,20 @@ ANCHOR = --family digits --data digits --batch 64 --lr 2e-3 --warmup 100 --beta2
 # The shipped network from nothing: anchors side by side on two cores, joined, trained together, measured.
 digits: .venv/.done
 	$(MAKE) -j2 digits-anchors
-	$(MALLOC) $(BIN)/stitchserve train --family digits --data digits --out $(RUN)/joint --batch 64 --steps 2000 \
+	$(MALLOC) $(BIN)/stitchserve train --family digits --data digits --out $(RUN)/joint --batch 64 --steps 3000 \
 		--lr 1e-3 --warmup 100 --beta2 0.98 --clip 1 --threads 2 --init-images 4000 \
 		--anchors $(RUN)/small/model.safetensors,$(RUN)/medium/model.safetensors,$(RUN)/large/model.safetensors
-	$(MALLOC) $(BIN)/stitchserve evaluate --family digits --checkpoint $(RUN)/joint/model.safetensors --data digits \
-		--split test --journal $(RUN)/evaluation.jsonl --table lookup_tables/digits --ship
+	cp $(RUN)/joint/model.safetensors checkpoints/digits.safetensors
+	$(MALLOC) $(BIN)/stitchserve evaluate --family digits --data digits --split test \
+		--journal $(RUN)/evaluation.jsonl --table lookup_tables/digits
 
 digits-anchors: $(RUN)/large/model.safetensors $(RUN)/medium/model.safetensors
 
 $(RUN)/large/model.safetensors: | .venv/.done
-	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 2 --steps 4000 --out $(RUN)/large
+	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 2 --steps 3200 --out $(RUN)/large
 
 $(RUN)/medium/model.safetensors: $(RUN)/small/model.safetensors
-	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 1 --steps 5000 --out $(RUN)/medium
+	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 1 --steps 4000 --out $(RUN)/medium
 
 $(RUN)/small/model.safetensors: | .venv/.done
-	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 0 --steps 5000 --out $(RUN)/small
+	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 0 --steps 4000 --out $(RUN)/small

@@ -85,3 +85,28 @@ def _timed(run: Run, pair: tuple[int, int], clock: Clock, advance: Callable[[], 
 def _measurement(stitch: int, batch: int, seconds: Sequence[float]) -> Measurement:
     ordered = sorted(seconds)
     return Measurement(stitch, batch, nearest_rank(ordered, 0.5), nearest_rank(ordered, 0.99), len(ordered))
+
+
+def affordable(
+    flops: Mapping[int, int], batches: Sequence[int], seconds_per_flop: float, time_limit: float
+) -> tuple[list[int], list[int]]:
+    """The stitches and batch sizes that a warm-up and the least rounds can measure within `time_limit` seconds.
+
+    Stitches are thinned evenly over their FLOPs, the cheapest and the dearest kept, before the largest batches go;
+    the least is these two at a batch of one, whatever they take.
+    """
+    by_cost = sorted(flops, key=flops.__getitem__)
+    for largest in range(len(batches), 0, -1):
+        for count in (len(by_cost), 16, 8, 4):
+            chosen = _spread(by_cost, count)
+            work = sum(flops[stitch] for stitch in chosen) * sum(batches[:largest])
+            if (1 + LEAST_ROUNDS) * work * seconds_per_flop <= time_limit:
+                return chosen, list(batches[:largest])
+    return _spread(by_cost, 2), list(batches[:1])
+
+
+def _spread(ordered: Sequence[int], count: int) -> list[int]:
+    """`count` of them, evenly, with both ends; all where there are no more."""
+    if count >= len(ordered):
+        return list(ordered)
+    return [ordered[round(i * (len(ordered) - 1) / (count - 1))] for i in range(count)]

@@ -1,8 +1,8 @@
 """Bytes of an image file -> uint8 tensor, the way timm's evaluation transform does it.
 
 JPEG, PNG, WebP, BMP and the first frame of a GIF, told by their first bytes and read by these five Pillow readers only.
-Pixels become RGB by `Image.convert("RGB")`, as in the usual data sets' loaders: an alpha channel is dropped, not blended.
-Beyond that an EXIF orientation is applied, and 16-bit gray is scaled to 8 bits rather than clipped.
+Pixels become RGB by `Image.convert("RGB")`, as in the loaders of the usual data sets: an alpha channel is dropped, not
+blended. Beyond that an EXIF orientation is applied, and 16-bit gray is scaled to 8 bits rather than clipped.
 """
 
 import io
@@ -99,7 +99,7 @@ def check_type(content_type: str | None) -> None:
     """UnsupportedType where the declared type is neither an accepted one nor open (absent or octet-stream)."""
     declared = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
     if declared not in ACCEPTED + _ALIASES:
-        raise _unsupported(f"the type {ascii(declared[:60])}")
+        raise _unsupported(f"the type {declared[:60]!a}")
 
 
 def decode(body: bytes, preprocessing: Preprocessing, limits: Limits) -> torch.Tensor:
@@ -173,8 +173,10 @@ def _webp_size(body: bytes) -> tuple[int, int]:
     chunk, header = body[12:16], body[20:30]
     if chunk == b"VP8X":
         return int.from_bytes(header[4:7], "little") + 1, int.from_bytes(header[7:10], "little") + 1
-    bits = int.from_bytes(header[1:5] if chunk == b"VP8L" else header[6:10], "little")
-    return (bits & 0x3FFF) + 1, ((bits >> (14 if chunk == b"VP8L" else 16)) & 0x3FFF) + 1
+    if chunk == b"VP8L":
+        bits = int.from_bytes(header[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(header[6:8], "little") & 0x3FFF, int.from_bytes(header[8:10], "little") & 0x3FFF
 
 
 def _orientation(exif: object) -> int:

@@ -17,7 +17,7 @@ SIZE = 64
 SPLIT_SEED = 20230618
 SHARES = {"train": 0.6, "val": 0.1, "test": 0.3}
 HELD_OUT_SEED = {"val": 1, "test": 2}
-FULL = 0.7
+FULL = 0.5
 """The difficulty of all held-out images, and of training images once the curriculum is over."""
 
 

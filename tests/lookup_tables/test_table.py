@@ -144,6 +144,8 @@ def test_an_impossible_budget_has_no_best_but_a_nearest() -> None:
 def test_the_nearest_weighs_one_cap_against_the_other() -> None:
     # Stitch 4 is 15 % over the FLOPs and 5.6 % under the top-1; stitch 3 only 33 % under the top-1; stitch 1 54 % over.
     assert SMALL.nearest(max_flops=260, min_top1=0.9) == SMALL.entry(4)
+    # Stitch 1 is 5.3 % over the FLOPs, stitch 4 is 5.6 % under the top-1 (though only 5.0 points).
+    assert SMALL.nearest(max_flops=380, min_top1=0.9) == SMALL.entry(1)
 
 
 def test_cheapest() -> None:

@@ -1,0 +1,118 @@
+"""The application: one service, its routes, its errors and its life."""
+
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import InternalError, ServeError
+from server.metrics import Metrics
+from server.routes import router
+from server.service import Service, build
+from server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PROBLEM = "application/problem+json"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for these settings, with its model loaded and its latencies known."""
+    return application(build(settings))
+
+
+def application(service: Service) -> FastAPI:
+    """The application around a service."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="stitchserve",
+        version=version("stitchserve"),
+        description="Inference server for stitchable neural networks: every request gets the network its budget allows.",
+        lifespan=life,
+    )
+    app.state.service = service
+    app.include_router(router)
+    app.add_middleware(Accounting, metrics=service.metrics)
+    app.add_exception_handler(ServeError, on_refusal)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(Exception, on_failure)
+    return app
+
+
+async def on_refusal(_: Request, error: Exception) -> JSONResponse:
+    """A refusal as RFC 9457 has it, with Retry-After where coming back helps."""
+    assert isinstance(error, ServeError)  # noqa: S101 - registered for this class alone
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    return JSONResponse(error.problem(), error.status, headers, PROBLEM)
+
+
+async def on_http(_: Request, error: Exception) -> JSONResponse:
+    """No such route, or not with this method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    problem = {"type": "about:blank", "title": error.detail, "status": error.status_code, "detail": error.detail}
+    return JSONResponse(problem, error.status_code, error.headers, PROBLEM)
+
+
+async def on_invalid(_: Request, error: Exception) -> JSONResponse:
+    """A query parameter that does not parse: names the first, lists all."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
+    faults = [{"field": str(e["loc"][-1]), "reason": e["msg"]} for e in error.errors()]
+    detail = f"{faults[0]['field']}: {faults[0]['reason']}"
+    problem = {"type": "/problems/bad-parameter", "title": "Bad parameter", "status": 422, "detail": detail}
+    return JSONResponse(problem | {"errors": faults}, 422, media_type=PROBLEM)
+
+
+async def on_failure(_: Request, error: Exception) -> JSONResponse:
+    """Whatever else went wrong: told to the log, not to the caller."""
+    return JSONResponse(InternalError(str(error)).problem(), 500, media_type=PROBLEM)
+
+
+class Accounting:
+    """Gives every request its id and counts it once, by route template and status, when it ends."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+        request_id = scope.setdefault("state", {})["request_id"] = _request_id(scope)
+
+        async def tell(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tell)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's X-Request-Id where it is a plain word, else a new one."""
+    sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return sent if REQUEST_ID.fullmatch(sent) else uuid4().hex

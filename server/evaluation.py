@@ -1,0 +1,74 @@
+"""`stitchserve evaluate`: measures top-1 of every stitch and writes the family's lookup table."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lookup_tables.records import Checkpoint, Entry, Family, FlopsSource, Preprocessing, Top1Source
+from lookup_tables.writer import write_family, write_labels, write_stitches
+from server.engine import pick_device
+from stitching.checkpoint import load, sha256, shipped
+from stitching.data import open_data
+from stitching.evaluate import evaluate
+from stitching.flops import flops, params
+from stitching.model import SNNet
+from stitching.train import drawable
+
+
+class Evaluate(BaseModel):
+    """Measure top-1 of every stitch and write the lookup table. Run again, it goes on where it stopped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str = Field("digits", description="family to measure")
+    checkpoint: Path | None = Field(None, description="its weights; none: those that ship with the family")
+    data: str = Field(description="folder with <split>/<class>/*, or the built-in task 'digits'")
+    split: str = Field("val", description="which part of the data to measure on")
+    stitches: str = Field("all", description="all, anchors, or ids such as 0,2,5; the others get no top-1")
+    table: Path = Field(description="folder for the lookup table")
+    journal: Path | None = Field(None, description="file with one line per result; none: in the table's folder")
+    device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
+    batch: int = Field(250, ge=1, description="images at a time")
+
+    def cli_cmd(self) -> None:
+        """Measure, write, and say where."""
+        path = self.checkpoint or shipped(self.family)
+        model = load(self.family, self.checkpoint, pick_device(self.device))
+        data = open_data(self.data, model.family)
+        weights = sha256(path)
+        journal = self.journal or self.table / "evaluation.jsonl"
+        chosen = drawable(model, self.stitches)
+        top1, images = evaluate(model, data, self.split, chosen, journal, weights, self.batch)
+        source = f"measured by stitchserve evaluate on {images} images, split {self.split!r} of {_name(self.data)!r}"
+        self.table.mkdir(parents=True, exist_ok=True)
+        write_labels(self.table / "labels.txt", data.labels)
+        write_stitches(self.table, _entries(model, top1))
+        write_family(self.table, _family(model, Top1Source(source, images), Checkpoint(path.name, weights)))
+        print(self.table)
+
+
+def _name(data: str) -> str:
+    return Path(data).name
+
+
+def _entries(model: SNNet, top1: dict[int, float]) -> list[Entry]:
+    names = model.family.anchor_names
+    return [
+        Entry(stitch.id, stitch.route(names), cost, params(model, stitch), top1.get(stitch.id))
+        for stitch, cost in zip(model.stitches, flops(model), strict=True)
+    ]
+
+
+def _family(model: SNNet, top1: Top1Source, checkpoint: Checkpoint) -> Family:
+    family, p = model.family, model.family.preprocessing
+    return Family(
+        schema=1,
+        name=family.name,
+        anchors=family.anchor_names,
+        classes=family.classes,
+        labels="labels.txt",
+        top1=top1,
+        flops=FlopsSource("counted by stitchserve on the model", "multiply-adds as counted by fvcore"),
+        preprocessing=Preprocessing(p.size, p.crop, p.interpolation, p.mean, p.std),
+        checkpoint=checkpoint,
+    )

@@ -1,0 +1,65 @@
+"""The latency file of this device: shipped, measured earlier, or measured now for a bounded time."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lookup_tables.profile import affordable, profile
+from lookup_tables.table import LookupTable
+from lookup_tables.writer import latency_path, write_latency
+from server.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+def batches_up_to(largest: int) -> tuple[int, ...]:
+    """The batch sizes that are profiled: powers of two, and the largest."""
+    return tuple(sorted({2**power for power in range(largest.bit_length()) if 2**power < largest} | {largest}))
+
+
+def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_limit: float) -> LookupTable:
+    """The table with this device's latencies: from the table's folder, else from `cache`, else profiled and kept there.
+
+    Profiling takes about `time_limit` seconds at most: as many frontier stitches and batch sizes as that affords; the
+    table interpolates between them. Raises TableError for a bad table or latency file.
+    """
+    table = LookupTable.load(folder)
+    kept_in = cache / table.family.name
+    for path in (latency_path(folder, engine.device_slug), latency_path(kept_in, engine.device_slug)):
+        if path.is_file():
+            log.info("latencies of this device: %s", path)
+            return LookupTable.load(folder, path)
+    path = measure(engine, table, kept_in, max_batch, time_limit)
+    return LookupTable.load(folder, path)
+
+
+def measure(engine: Engine, table: LookupTable, kept_in: Path, max_batch: int, time_limit: float) -> Path:
+    """Profile as much of the frontier as `time_limit` seconds afford, and write it into `kept_in`."""
+    flops = {entry.stitch: entry.flops for entry in table.frontier()}
+    dearest = max(flops, key=flops.__getitem__)
+    per_flop = _seconds(lambda: engine.run_once(dearest, 1)) / flops[dearest]
+    stitches, batches = affordable(flops, batches_up_to(max_batch), per_flop, time_limit)
+    log.info(
+        "no latencies for %s: profiling %d of %d frontier stitches at batches of %s, for about %.0f s at most",
+        engine.device_slug, len(stitches), len(flops), ", ".join(map(str, batches)), time_limit,
+    )  # fmt: skip
+    latency = profile(
+        engine.run_once, stitches, batches, engine.device_slug, details=engine.conditions, time_limit=time_limit
+    )
+    kept_in.mkdir(parents=True, exist_ok=True)
+    path = write_latency(kept_in, latency)
+    log.info("kept in %s", path)
+    return path
+
+
+def _seconds(call: Callable[[], None]) -> float:
+    """Median seconds of a warm call."""
+    call()
+    return sorted(_once(call) for _ in range(3))[1]
+
+
+def _once(call: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -1,0 +1,140 @@
+"""What the routes answer with. Wire names carry their units: `_ms`, top-1 in percent; FLOPs are multiply-adds."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lookup_tables.table import Entry, LookupTable
+
+
+class Prediction(BaseModel):
+    """One class and its probability."""
+
+    label: str = Field(examples=["42"])
+    index: int
+    probability: float
+
+
+class StitchUsed(BaseModel):
+    """The stitch that answered."""
+
+    id: int
+    name: str = Field(description="its route", examples=["digits_s[0:3]>digits_m[3:8]"])
+    flops: int = Field(description="multiply-adds for one image, as fvcore counts them")
+    top1: float | None = Field(description="percent; null where nothing was measured or published")
+
+    @classmethod
+    def of(cls, entry: Entry) -> "StitchUsed":
+        """From the table's entry."""
+        return cls(id=entry.stitch, name=entry.route, flops=entry.flops, top1=percent(entry.top1))
+
+
+class StitchListed(StitchUsed):
+    """A stitch in the lookup table."""
+
+    params: int
+    latency_ms: float | None = Field(description="median for one image on this device, profiled or interpolated")
+    anchor: bool = Field(description="whether it is one anchor alone")
+    frontier: bool = Field(description="whether no cheaper stitch is as accurate")
+
+
+class BudgetUsed(BaseModel):
+    """What the request allowed, and whether the answer kept to it."""
+
+    max_flops: float | None
+    deadline_ms: float
+    min_top1: float | None
+    met: bool
+
+
+class Timing(BaseModel):
+    """Where the time went."""
+
+    decode: float
+    queue: float
+    compute: float
+    total: float
+
+
+class Classification(BaseModel):
+    """The answer to one image."""
+
+    predictions: list[Prediction]
+    stitch: StitchUsed
+    reason: str = Field(examples=["best stitch within 20 MFLOPs"])
+    budget: BudgetUsed
+    timing_ms: Timing
+    model: str
+    request_id: str
+
+
+class Explanation(BaseModel):
+    """The stitch that a budget would get now."""
+
+    stitch: StitchUsed
+    reason: str
+    predicted_ms: float
+    admitted: int = Field(description="how many frontier stitches the budget admits")
+
+
+class Stitches(BaseModel):
+    """The lookup table."""
+
+    model: str
+    device: str
+    top1_source: str
+    flops_convention: str
+    stitches: list[StitchListed]
+
+
+class Status(BaseModel):
+    """What the server is doing."""
+
+    model: str
+    device: str
+    policy: str
+    ready: bool
+    queued: int
+    inside: int = Field(description="requests admitted and not yet answered")
+    level: StitchUsed = Field(description="the dearest stitch that the last batch could afford")
+    drift: float = Field(description="observed over profiled latency")
+    headroom: float = Field(description="share of the processors that others leave to this server")
+    cpu_busy: float
+    cpu_ours: float
+    slo_ms: float
+
+
+class Problem(BaseModel):
+    """A refusal (RFC 9457); further members help a program."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def percent(fraction: float | None) -> float | None:
+    """A fraction as percent, without the noise of binary floats."""
+    return None if fraction is None else round(fraction * 100, 4)
+
+
+def listed(table: LookupTable, frontier_only: bool, device: str) -> Stitches:
+    """The table as its route shows it."""
+    frontier = {entry.stitch for entry in table.frontier()}
+    shown = [entry for entry in table.entries if not frontier_only or entry.stitch in frontier]
+    return Stitches(
+        model=table.family.name,
+        device=device,
+        top1_source=table.family.top1.source,
+        flops_convention=table.family.flops.convention,
+        stitches=[
+            StitchListed(
+                **StitchUsed.of(entry).model_dump(),
+                params=entry.params,
+                latency_ms=round(table.seconds(entry.stitch) * 1e3, 4) if table.latency else None,
+                anchor=entry.anchor is not None,
+                frontier=entry.stitch in frontier,
+            )
+            for entry in shown
+        ],
+    )

@@ -1,0 +1,113 @@
+"""The objects of a running server, built once and in order, and how they stop."""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from torch import Tensor
+
+from lookup_tables.table import LookupTable, TableError, folder
+from server.admission import Limiter
+from server.batcher import Batcher
+from server.controller import Controller
+from server.engine import Engine, Ranking
+from server.images import Limits
+from server.latencies import table_for
+from server.metrics import Metrics
+from server.monitor import Monitor
+from server.settings import Settings
+from stitching.checkpoint import sha256, shipped
+
+log = logging.getLogger(__name__)
+
+SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
+
+
+class Service:
+    """One family on one device. Told to stop it is `draining`, no longer ready; then `refusing` new requests."""
+
+    def __init__(self, settings: Settings, engine: Engine, table: LookupTable) -> None:
+        self.settings, self.engine, self.table = settings, engine, table
+        self.clock = time.monotonic
+        self.limits = Limits(settings.max_bytes, settings.max_pixels)
+        self.controller = Controller(table)
+        self.limiter = Limiter(
+            settings.max_queue, lambda inside: self.controller.drain_seconds(inside, settings.max_batch)
+        )
+        self.monitor = Monitor()
+        self.metrics = Metrics()
+        self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self.batcher: Batcher[Tensor, Ranking] = Batcher(
+            engine,
+            self.controller,
+            self._engine_thread,
+            settings.max_batch,
+            headroom=self.headroom,
+            on_batch=self.metrics.batch_rows.observe,
+            clock=self.clock,
+        )
+        self.draining = self.refusing = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._show_gauges()
+
+    def headroom(self) -> float:
+        """The share of the machine that is ours; on a GPU the processors' load does not say."""
+        return self.monitor.load.headroom if self.engine.device.type == "cpu" else 1.0
+
+    async def start(self) -> None:
+        """Start the dispatch loop and the monitor, and warm the engine's own thread."""
+        loop = asyncio.get_running_loop()
+        for entry in (self.controller.frontier[0], self.controller.frontier[-1]):
+            await loop.run_in_executor(self._engine_thread, self.engine.run_once, entry.stitch, 1)
+        self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
+
+    async def stop(self) -> None:
+        """Answer what is queued, then let everything go."""
+        self.draining = self.refusing = True
+        self.batcher.stop()
+        dispatch, watch = self._tasks
+        await dispatch
+        watch.cancel()
+        self.decode_pool.shutdown(wait=False, cancel_futures=True)
+        self._engine_thread.shutdown()
+
+    async def _watch(self) -> None:
+        while True:
+            self.monitor.sample()
+            await asyncio.sleep(SAMPLE_EVERY)
+
+    def _show_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("queue_depth", "Requests waiting for the engine", lambda: self.batcher.queued)
+        gauge("requests_inside", "Requests admitted and not yet answered", lambda: self.limiter.inside)
+        gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", self._level_flops)
+        gauge("drift_ratio", "Observed over profiled latency", lambda: self.controller.drift)
+        gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
+        gauge("ready", "1 when requests are welcome", lambda: float(not self.draining))
+
+    def _level_flops(self) -> float:
+        return self.controller.level.flops
+
+
+def build(settings: Settings) -> Service:
+    """Table, model, engine and the rest, by the settings. Raises ValueError, saying what to mend, where one is bad."""
+    source = settings.table or folder(settings.family)
+    _check_weights(LookupTable.load(source), settings.checkpoint or shipped(settings.family))
+    engine = Engine.load(settings.family, settings.checkpoint, settings.device, settings.threads)
+    table = table_for(engine, source, settings.cache, settings.max_batch, settings.profile_s)
+    engine.check(table)
+    log.info("%s on %s, %d stitches", table.family.name, engine.device_slug, len(table.entries))
+    return Service(settings, engine, table)
+
+
+def _check_weights(table: LookupTable, path: Path) -> None:
+    """TableError when the table says which weights it was measured on and these are others."""
+    measured_on = table.family.checkpoint
+    if measured_on and measured_on.sha256 and path.is_file() and sha256(path) != measured_on.sha256:
+        raise TableError(
+            f"{path}: not the weights that the table of {table.family.name!r} was measured on (sha256 differs); "
+            "measure them with `stitchserve evaluate` and pass that table's folder as --table"
+        )

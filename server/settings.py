@@ -1,0 +1,57 @@
+"""Everything an operator can set: one class for the environment (`STITCHSERVE_*`) and the command line."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "STITCHSERVE_"
+
+
+class Settings(BaseSettings):
+    """How to serve. An unknown or bad value stops the start and is named."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    family: str = Field("digits", description="family of networks to serve")
+    checkpoint: Path | None = Field(None, description="its weights; none: those that ship with the family")
+    table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
+    device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of the engine; none: every core given")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535)
+    slo_ms: float = Field(50.0, gt=0, le=3_600_000, description="the deadline of a request that brings none")
+    max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
+    max_queue: int = Field(256, ge=1, le=1_000_000, description="most requests inside the server at once")
+    decode_threads: int = Field(2, ge=1, le=256, description="threads that decode images")
+    max_bytes: int = Field(10_000_000, ge=1, description="largest body, in bytes")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels")
+    body_timeout_s: float = Field(10.0, gt=0, description="longest a body may take to arrive")
+    drain_delay_s: float = Field(0.0, ge=0, description="how long to go on serving after SIGTERM, not ready")
+    drain_timeout_s: float = Field(30.0, gt=0, description="longest wait for requests in flight at the end")
+    profile_s: float = Field(20.0, gt=0, description="longest profiling at start, on a device without a latency table")
+    cache: Path = Field(
+        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stitchserve",
+        description="folder that keeps measured latencies",
+    )
+
+    @model_validator(mode="after")
+    def _no_unknown_variable(self) -> Self:
+        check_environment(os.environ, type(self).model_fields)
+        return self
+
+    @property
+    def slo(self) -> float:
+        """The default deadline in seconds."""
+        return self.slo_ms / 1000
+
+
+def check_environment(environment: Mapping[str, str], fields: Mapping[str, object]) -> None:
+    """ValueError for a `STITCHSERVE_*` variable that sets nothing: most likely a misspelt one."""
+    known = {f"{PREFIX}{field}".upper() for field in fields}
+    for name in environment:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise ValueError(f"{name} sets nothing; there are {', '.join(sorted(known))}")
