@@ -35,7 +35,7 @@ def application(service: Service) -> FastAPI:
     """The application around a service."""
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def life(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
         yield
         await service.stop()
@@ -43,7 +43,7 @@ def application(service: Service) -> FastAPI:
     app = FastAPI(
         title="stitchserve",
         version=version("stitchserve"),
-        description="Inference server for stitchable neural networks: every request gets the network its budget allows.",
+        description="Serves stitchable neural networks: every request gets the network that its budget allows.",
         lifespan=life,
     )
     app.state.service = service
@@ -91,6 +91,7 @@ class Accounting:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the lifespan, which passes through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

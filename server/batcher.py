@@ -14,14 +14,17 @@ from server.errors import DeadlinePassed, Draining, InternalError, ServeError
 
 log = logging.getLogger(__name__)
 
-Image = TypeVar("Image", contravariant=True)
-Result = TypeVar("Result", covariant=True)
+Image = TypeVar("Image")
+Result = TypeVar("Result")
+Image_contra = TypeVar("Image_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Runner(Protocol[Image, Result]):
+class Runner(Protocol[Image_contra, Result_co]):
     """What runs a batch: an image and a stitch id for each row in, a result for each row out."""
 
-    def run(self, images: Sequence[Image], stitches: Sequence[int]) -> Sequence[Result]: ...  # noqa: D102
+    def run(self, images: Sequence[Image_contra], stitches: Sequence[int]) -> Sequence[Result_co]:
+        """The results of one batch, in the order of its rows."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Batcher(Generic[Image, Result]):
         max_batch: int,
         *,
         headroom: Callable[[], float] = lambda: 1.0,
-        on_batch: Callable[[int], object] = lambda rows: None,
+        on_batch: Callable[[int], object] = bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine, self._controller, self._thread, self._max_batch = engine, controller, thread, max_batch

@@ -1,18 +1,29 @@
-"""A request's body, bounded in bytes and time, and the image in it: raw, or the one file of a multipart form."""
+"""A request's body, bounded in bytes and time, and the images in it: raw, or the files of a multipart form."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 from fastapi import Request
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from server.errors import BadRequest, ClientGone, SlowBody, TooLarge
+from server.errors import BadRequest, ClientGone, SlowBody, TooLarge, UnsupportedType
 from server.images import check_type
 
 FORM = "multipart/form-data"
 FORM_OVERHEAD = 64 * 1024  # bytes of boundaries and part headers beside the file
+MOST_IMAGES = 64
+CURL = "curl -F image=@cat.jpg"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form's files, and its `budget` fields, both in order."""
+
+    images: tuple[bytes, ...]
+    budgets: tuple[str, ...]
 
 
 async def read_image(request: Request, max_bytes: int, timeout: float) -> bytes:
@@ -21,14 +32,28 @@ async def read_image(request: Request, max_bytes: int, timeout: float) -> bytes:
     Raises TooLarge past `max_bytes`, by the Content-Length header before anything is read; SlowBody after `timeout`
     seconds; UnsupportedType for a declared type that is no image; BadRequest for a form without exactly one file.
     """
-    declared = request.headers.get("content-type")
-    form = (declared or "").partition(";")[0].strip().lower() == FORM
-    if not form:
-        check_type(declared)
-    body = await _read(request, max_bytes + (FORM_OVERHEAD if form else 0), timeout)
-    image = await _only_file(request.headers, body) if form else body
-    _check_size(len(image), max_bytes)
-    return image
+    if not _is_form(request):
+        check_type(request.headers.get("content-type"))
+        return await _read(request, max_bytes, timeout)
+    form = await _form(request.headers, await _read(request, max_bytes + FORM_OVERHEAD, timeout), most_files=1)
+    if len(form.images) != 1:
+        raise BadRequest(f"the multipart body has no file field; send one image, as in: {CURL}")
+    _check_size(len(form.images[0]), max_bytes)
+    return form.images[0]
+
+
+async def read_images(request: Request, max_bytes: int, timeout: float) -> Form:
+    """A form's images and budgets, `max_bytes` in all. Raises as `read_image` does; BadRequest without any file."""
+    if not _is_form(request):
+        raise UnsupportedType(f"send the images as {FORM}, as in: {CURL} -F image=@dog.jpg", accepted=[FORM])
+    form = await _form(request.headers, await _read(request, max_bytes, timeout), most_files=MOST_IMAGES)
+    if not form.images:
+        raise BadRequest(f"the multipart body has no file field; send images, as in: {CURL} -F image=@dog.jpg")
+    return form
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
 
 
 async def _read(request: Request, limit: int, timeout: float) -> bytes:
@@ -53,21 +78,30 @@ def _check_size(size: int, limit: int) -> None:
         raise TooLarge(f"the body has more than {limit} bytes", max_bytes=limit)
 
 
-async def _only_file(headers: Headers, body: bytes) -> bytes:
-    parser = MultiPartParser(headers, _once(body), max_files=1, max_fields=8)
+async def _form(headers: Headers, body: bytes, most_files: int) -> Form:
+    parser = MultiPartParser(headers, _once(body), max_files=most_files, max_fields=MOST_IMAGES)
     parser.spool_max_size = len(body) + 1  # in memory, where it already is: the disk may be read-only
     try:
-        form = await parser.parse()
+        parts = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
-        raise BadRequest(f"the multipart body cannot be read: {str(error)[:200] or 'no boundary'}") from error
-    async with form:
-        files = [part for part in form.values() if isinstance(part, UploadFile)]
-        if len(files) != 1:
-            raise BadRequest("the multipart body has no file field; send one image, as in: curl -F image=@cat.jpg")
-        if files[0].content_type:
-            check_type(files[0].content_type)
-        return await files[0].read()
+        reason = getattr(error, "message", "it has no readable boundary")
+        raise BadRequest(f"the multipart body cannot be read: {reason}") from error
+    try:
+        return await _contents(parts)
+    finally:
+        await parts.close()
 
 
-async def _once(body: bytes) -> AsyncIterator[bytes]:
+async def _contents(parts: FormData) -> Form:
+    images, budgets = [], []
+    for name, part in parts.multi_items():
+        if isinstance(part, UploadFile):
+            check_type(part.content_type)
+            images.append(await part.read())
+        elif name == "budget":
+            budgets.append(part)
+    return Form(tuple(images), tuple(budgets))
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body

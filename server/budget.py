@@ -50,6 +50,11 @@ class Budget:
     min_top1: float | None = None
     stitch: int | None = None
 
+    def met_by(self, flops: float, top1: float | None) -> bool:
+        """Whether a stitch with these FLOPs and this top-1 (None: not known) keeps to the caps."""
+        cheap = self.max_flops is None or flops <= self.max_flops
+        return cheap and (self.min_top1 is None or (top1 is not None and top1 >= self.min_top1))
+
     def terms(self) -> tuple[str, ...]:
         """The terms that `parse` reads back to exactly this budget, the pinned stitch apart: `("2GFLOPs", "15ms")`."""
         written = []
@@ -120,7 +125,7 @@ def _read_number(field: str, text: str, limit: str, power: int) -> float:
 
 def _value(field: str, text: str, match: re.Match[str], limit: str, power: int) -> float:
     # Moving the decimal point in the text, not multiplying, rounds once: 75.63% is the same float as 0.7563.
-    exponent = int((match["exponent"] or "0").replace(" ", "")) + power
+    exponent = int(match["exponent"] or "0") + power
     value = float(f"{match['mantissa']}e{exponent}")
     if not math.isfinite(value):
         _refuse(field, text, "is too large")

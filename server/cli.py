@@ -145,7 +145,9 @@ def _usage(arguments: list[str]) -> None:
     lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     text = "usage: stitchserve COMMAND [options]\n\n" + "\n".join(lines) + "\n\nstitchserve COMMAND --help tells more."
     asked = not arguments or arguments[0] in ("-h", "--help")
-    print(text if asked else f"stitchserve: no command {arguments[0]!r}\n{text}", file=sys.stdout if asked else sys.stderr)
+    print(
+        text if asked else f"stitchserve: no command {arguments[0]!r}\n{text}", file=sys.stdout if asked else sys.stderr
+    )
     sys.exit(0 if asked else 2)
 
 

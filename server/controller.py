@@ -4,6 +4,7 @@
 engine is free; `observe` tells how long the batch really took.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from server.errors import UnknownStitch as UnknownStitchRefusal
 
 DRIFT_WEIGHT = 0.1
 DRIFT_BOUNDS = (0.25, 8.0)
+UNIT = re.compile("[A-Za-z]+$")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Controller:
     A batch may take `slack * rows / queued * headroom / drift` seconds by the table's 99th percentiles. The level is
     the best frontier stitch at which it fits; every request gets the best stitch that its budget admits up to it.
     """
+
+    policy = "shared-slack"
 
     def __init__(self, table: LookupTable) -> None:
         self.table = table
@@ -123,11 +127,8 @@ class Controller:
         return Allowed((entry,), reason, reason)
 
     def _meets(self, entry: Entry, budget: Budget) -> bool:
-        return (
-            (budget.max_flops is None or entry.flops <= budget.max_flops)
-            and (budget.min_top1 is None or (entry.top1 is not None and entry.top1 >= budget.min_top1))
-            and (budget.deadline is None or self._seconds(entry.stitch, 1) <= budget.deadline)
-        )
+        in_time = budget.deadline is None or self._seconds(entry.stitch, 1) <= budget.deadline
+        return in_time and budget.met_by(entry.flops, entry.top1)
 
     def _infeasible(self, budget: Budget, nearest: Entry) -> str:
         asked = ", ".join(budget.terms())
@@ -171,8 +172,7 @@ def _floor_reason(budget: Budget) -> str:
 
 def _spaced(term: str) -> str:
     """`2GFLOPs` -> `2 GFLOPs`."""
-    number = term.rstrip("GMFLOPsms")
-    return f"{number} {term[len(number) :]}"
+    return UNIT.sub(r" \g<0>", term)
 
 
 def _describe(entry: Entry) -> str:

@@ -17,6 +17,9 @@ from stitching import SNNet
 
 MOST_CLASSES = 100
 
+Image = Tensor
+"""One image, decoded: uint8 (3, size, size)."""
+
 
 class Ranking(NamedTuple):
     """The likeliest classes of one image, best first, with their probabilities."""
@@ -64,10 +67,14 @@ class Engine:
         routes = {stitch.id: stitch.route(family.anchor_names) for stitch in self.model.stitches}
         for entry in table.entries:
             if routes.get(entry.stitch) != entry.route:
-                raise TableError(f"table {table.family.name!r}: stitch {entry.stitch} runs {routes.get(entry.stitch)} "
-                                 f"in family {family.name!r}, not {entry.route}; use the table of this family")  # fmt: skip
+                raise TableError(
+                    f"table {table.family.name!r}: stitch {entry.stitch} is {entry.route}, "
+                    f"but {routes.get(entry.stitch)} in family {family.name!r}; use the table of this family"
+                )
         if table.family.classes != family.classes or asdict(table.family.preprocessing) != asdict(family.preprocessing):
-            raise TableError(f"table {table.family.name!r}: classes or preprocessing differ from family {family.name!r}")
+            raise TableError(
+                f"table {table.family.name!r}: classes or preprocessing differ from family {family.name!r}"
+            )
 
     @property
     def device_slug(self) -> str:

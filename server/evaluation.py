@@ -1,5 +1,6 @@
 """`stitchserve evaluate`: measures top-1 of every stitch and writes the family's lookup table."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,7 +39,9 @@ class Evaluate(BaseModel):
         weights = sha256(path)
         journal = self.journal or self.table / "evaluation.jsonl"
         chosen = drawable(model, self.stitches)
-        top1, images = evaluate(model, data, self.split, chosen, journal, weights, self.batch)
+        top1, images = evaluate(
+            model, data, chosen, split=self.split, journal=journal, weights=weights, batch=self.batch
+        )
         source = f"measured by stitchserve evaluate on {images} images, split {self.split!r} of {_name(self.data)!r}"
         self.table.mkdir(parents=True, exist_ok=True)
         write_labels(self.table / "labels.txt", data.labels)
@@ -69,6 +72,6 @@ def _family(model: SNNet, top1: Top1Source, checkpoint: Checkpoint) -> Family:
         labels="labels.txt",
         top1=top1,
         flops=FlopsSource("counted by stitchserve on the model", "multiply-adds as counted by fvcore"),
-        preprocessing=Preprocessing(p.size, p.crop, p.interpolation, p.mean, p.std),
+        preprocessing=Preprocessing(**asdict(p)),
         checkpoint=checkpoint,
     )

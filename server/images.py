@@ -28,7 +28,8 @@ from server.errors import BadImage, TooLarge, UnsupportedType
 
 ACCEPTED = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 
-_ALIASES = ("image/jpg", "image/x-ms-bmp", "application/octet-stream")
+# curl --data-binary declares the last one; the first bytes tell the format in any case.
+_ALIASES = ("image/jpg", "image/x-ms-bmp", "application/octet-stream", "application/x-www-form-urlencoded")
 _SHORTEST_FILE = 12  # bytes, enough to tell the format
 _ORIENTATION_TAG = 0x0112
 _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
@@ -238,8 +239,7 @@ def _resize_part(
     y, height = _around(*down, size, picture.height)
     # Cut out first: Pillow keeps the box in single precision, too coarse far from the origin.
     cut = picture.crop((x, y, x + width, y + height))
-    box = (across[0] - x, down[0] - y, min(across[1] - x, width), min(down[1] - y, height))
-    return cut.resize((size, size), resample, box)
+    return cut.resize((size, size), resample, (across[0] - x, down[0] - y, across[1] - x, down[1] - y))
 
 
 def _around(start: float, stop: float, size: int, side: int) -> tuple[int, int]:

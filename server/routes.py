@@ -1,66 +1,35 @@
 """The HTTP routes: each reads its request, asks the service, and says what came of it. They decide nothing."""
 
 import asyncio
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from lookup_tables.table import LookupTable
 from server import budget as budgets
-from server.batcher import Answer
-from server.body import read_image
+from server.answering import answer_image, asked, time_limit
+from server.body import read_image, read_images
 from server.budget import Budget
-from server.controller import Allowed, Waiting
-from server.engine import MOST_CLASSES, Ranking
-from server.errors import ClientGone, Draining
-from server.images import ACCEPTED, decode
+from server.controller import Waiting
+from server.engine import MOST_CLASSES
+from server.errors import BadRequest, ClientGone, Draining, ServeError
 from server.metrics import CONTENT_TYPE
+from server.openapi import FORM_OF_IMAGES, IMAGE_BODY, REFUSALS
 from server.schemas import (
-    BudgetUsed,
     Classification,
+    Classifications,
     Explanation,
-    Prediction,
     Problem,
     Status,
     Stitches,
     StitchUsed,
-    Timing,
     listed,
-    percent,
 )
 from server.service import Service
 
-router = APIRouter()
+Result = TypeVar("Result")
 
-IMAGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "the image: JPEG, PNG, WebP, BMP or GIF, raw or as the one file of a form",
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ACCEPTED}
-        | {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-        | {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": text}
-    for status, text in {
-        400: "not an image, truncated or unreadable",
-        408: "the body took too long",
-        413: "too many bytes or pixels",
-        415: "not an accepted type",
-        422: "a bad budget, an unknown stitch, or a budget no stitch can meet",
-        503: "overloaded or stopping; see Retry-After",
-        504: "the deadline passed before the image could be run",
-    }.items()
-}
+router = APIRouter()
 
 
 def service(request: Request) -> Service:
@@ -69,86 +38,93 @@ def service(request: Request) -> Service:
 
 
 def asked_budget(
-    budget: Annotated[
-        list[str] | None,
-        Query(description=budgets.GRAMMAR, examples=[["2GFLOPs"]]),
-    ] = None,
+    budget: Annotated[list[str] | None, Query(description=budgets.GRAMMAR, examples=[["2GFLOPs"]])] = None,
     max_flops: Annotated[str | None, Query(description="FLOPs cap, a plain number")] = None,
     deadline_ms: Annotated[str | None, Query(description="deadline in ms for the whole request")] = None,
     min_top1: Annotated[str | None, Query(description="least top-1 in percent")] = None,
     stitch: Annotated[str | None, Query(description="pin one stitch id")] = None,
 ) -> Budget:
     """The budget in the query."""
-    return budgets.parse(
-        budget or (), max_flops=max_flops, deadline_ms=deadline_ms, min_top1=min_top1, stitch=stitch
-    )
+    return budgets.parse(budget or (), max_flops=max_flops, deadline_ms=deadline_ms, min_top1=min_top1, stitch=stitch)
 
 
 Serving = Annotated[Service, Depends(service)]
 Asked = Annotated[Budget, Depends(asked_budget)]
+TopK = Annotated[int, Query(ge=1, le=MOST_CLASSES, description="how many classes")]
 OnInfeasible = Annotated[
     Literal["reject", "nearest"], Query(description="when no stitch can meet the budget: refuse, or take the nearest")
 ]
 
 
 @router.post("/classify", responses=REFUSALS, openapi_extra=IMAGE_BODY, summary="Classify one image within a budget")
-async def classify(
+async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
     response: Response,
     serving: Serving,
     budget: Asked,
-    top_k: Annotated[int, Query(ge=1, le=MOST_CLASSES, description="how many classes")] = 5,
+    top_k: TopK = 5,
     on_infeasible: OnInfeasible = "reject",
 ) -> Classification:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     arrived = serving.clock()
-    if serving.refusing:
-        raise Draining("the server is stopping; send the request to another replica")
-    allowed = serving.controller.allow(budget, nearest=on_infeasible == "nearest")
-    limit = serving.settings.slo if budget.deadline is None else budget.deadline
+    _refuse_if_stopping(serving)
+    nearest = on_infeasible == "nearest"
+    ask = asked(serving, budget, top_k, arrived, request.state.request_id, nearest=nearest)
     with serving.limiter.admit():
         body = await read_image(request, serving.limits.max_bytes, serving.settings.body_timeout_s)
-        decoding = serving.clock()
-        work = asyncio.ensure_future(_run(serving, body, allowed, arrived + limit))
-        answer, decoded = await _unless_gone(request, work)
-    total = serving.clock() - arrived
-    met = total <= limit and _kept(budget, answer)
-    timing = {"decode": decoded - decoding, "queue": answer.queue, "compute": answer.compute, "total": total}
-    _record(serving, answer, timing, total <= limit)
-    _describe(response, answer, timing)
-    return Classification(
-        predictions=_predictions(serving.table, answer.result, top_k),
-        stitch=StitchUsed.of(answer.choice.entry),
-        reason=answer.choice.reason,
-        budget=BudgetUsed(
-            max_flops=budget.max_flops, deadline_ms=limit * 1e3, min_top1=percent(budget.min_top1), met=met
-        ),
-        timing_ms=Timing(**{stage: round(seconds * 1e3, 3) for stage, seconds in timing.items()}),
-        model=serving.table.family.name,
-        request_id=request.state.request_id,
-    )
+        answer = await _unless_gone(request, answer_image(serving, body, ask))
+    response.headers["X-Stitch-Id"] = str(answer.stitch.id)
+    response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
+    return answer
 
 
-async def _run(serving: Service, body: bytes, allowed: Allowed, deadline: float) -> tuple[Answer[Ranking], float]:
-    """The answer, and when decoding was done."""
-    loop = asyncio.get_running_loop()
-    preprocessing = serving.table.family.preprocessing
-    image = await loop.run_in_executor(serving.decode_pool, decode, body, preprocessing, serving.limits)
-    decoded = serving.clock()
-    return await serving.batcher.submit(image, allowed, deadline), decoded
+@router.post(
+    "/classify/batch", responses=REFUSALS, openapi_extra=FORM_OF_IMAGES, summary="Classify several images at once"
+)
+async def classify_batch(
+    request: Request, serving: Serving, budget: Asked, top_k: TopK = 5, on_infeasible: OnInfeasible = "reject"
+) -> Classifications:
+    """One result per image, in order: an answer, or the problem that this image met.
+
+    The query's budget is for all images. Instead, form fields named `budget`, as many as images, give each its own.
+    """
+    arrived = serving.clock()
+    _refuse_if_stopping(serving)
+    with serving.limiter.admit():
+        form = await read_images(request, serving.settings.max_form_bytes, serving.settings.body_timeout_s)
+    if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
+        raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
+
+    async def one(index: int) -> Classification | Problem:
+        try:
+            mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
+            request_id = f"{request.state.request_id}-{index}"
+            ask = asked(serving, mine, top_k, arrived, request_id, nearest=on_infeasible == "nearest")
+            with serving.limiter.admit():
+                return await answer_image(serving, form.images[index], ask)
+        except ServeError as error:
+            return Problem.model_validate(error.problem())
+
+    everything = asyncio.gather(*(one(index) for index in range(len(form.images))))
+    return Classifications(results=await _unless_gone(request, everything))
 
 
-async def _unless_gone(request: Request, work: "asyncio.Future[Any]") -> Any:
+def _refuse_if_stopping(serving: Service) -> None:
+    if serving.refusing:
+        raise Draining("the server is stopping; send the request to another replica")
+
+
+async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     """What the work gives; cancels it and raises ClientGone when the client leaves first."""
-    gone = asyncio.ensure_future(_disconnected(request))
+    running, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
+        await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
             raise ClientGone("the client left before its answer")
-        return await work
+        return await running
     finally:
         gone.cancel()
-        work.cancel()
+        running.cancel()
 
 
 async def _disconnected(request: Request) -> None:
@@ -156,39 +132,12 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _kept(budget: Budget, answer: Answer[Ranking]) -> bool:
-    entry = answer.choice.entry
-    flops_kept = budget.max_flops is None or entry.flops <= budget.max_flops
-    return flops_kept and (budget.min_top1 is None or (entry.top1 is not None and entry.top1 >= budget.min_top1))
-
-
-def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Prediction]:
-    rows = list(zip(ranking.indices, ranking.probabilities, strict=True))[:top_k]
-    return [Prediction(label=table.labels[i], index=i, probability=round(p, 6)) for i, p in rows]
-
-
-def _record(serving: Service, answer: Answer[Ranking], timing: dict[str, float], in_time: bool) -> None:
-    metrics, entry = serving.metrics, answer.choice.entry
-    metrics.flops.observe(entry.flops)
-    if entry.top1 is not None:
-        metrics.top1.observe(entry.top1)
-    metrics.deadlines.labels("true" if in_time else "false").inc()
-    for stage in ("decode", "queue", "compute"):
-        metrics.stage_seconds.labels(stage).observe(timing[stage])
-
-
-def _describe(response: Response, answer: Answer[Ranking], timing: dict[str, float]) -> None:
-    response.headers["X-Stitch-Id"] = str(answer.choice.entry.stitch)
-    response.headers["Server-Timing"] = ", ".join(f"{stage};dur={s * 1e3:.3f}" for stage, s in timing.items())
-
-
 @router.get("/explain", responses={422: REFUSALS[422]}, summary="Which stitch a budget would get now")
 async def explain(serving: Serving, budget: Asked, on_infeasible: OnInfeasible = "reject") -> Explanation:
     """The choice and its reason, with nothing run."""
     allowed = serving.controller.allow(budget, nearest=on_infeasible == "nearest")
     now = serving.clock()
-    limit = serving.settings.slo if budget.deadline is None else budget.deadline
-    waiting = [Waiting(allowed, now + limit)]
+    waiting = [Waiting(allowed, now + time_limit(serving, budget))]
     plan = serving.controller.plan(waiting, 1 + serving.batcher.queued, now, serving.headroom())
     return Explanation(
         stitch=StitchUsed.of(plan.choices[0].entry),
@@ -211,7 +160,7 @@ async def status(serving: Serving) -> Status:
     return Status(
         model=serving.table.family.name,
         device=serving.engine.device_slug,
-        policy="shared-slack",
+        policy=controller.policy,
         ready=not serving.draining,
         queued=serving.batcher.queued,
         inside=serving.limiter.inside,

@@ -66,6 +66,12 @@ class Classification(BaseModel):
     request_id: str
 
 
+class Classifications(BaseModel):
+    """One result per image, in the order sent."""
+
+    results: list["Classification | Problem"]
+
+
 class Explanation(BaseModel):
     """The stitch that a budget would get now."""
 

@@ -14,7 +14,7 @@ from server.settings import Settings
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that is first not ready, then refuses, then finishes what is in flight; a stop it was told is no failure."""
+    """Uvicorn that is first not ready, then refuses, then finishes what is in flight, and exits with 0."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """The first signal drains, a second one leaves at once."""
         if self.service.draining:
             self.should_exit = self.force_exit = True

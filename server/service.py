@@ -6,13 +6,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torch import Tensor
-
 from lookup_tables.table import LookupTable, TableError, folder
 from server.admission import Limiter
 from server.batcher import Batcher
 from server.controller import Controller
-from server.engine import Engine, Ranking
+from server.engine import Engine, Image, Ranking
 from server.images import Limits
 from server.latencies import table_for
 from server.metrics import Metrics
@@ -40,7 +38,7 @@ class Service:
         self.metrics = Metrics()
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._engine_thread = ThreadPoolExecutor(1, "engine")
-        self.batcher: Batcher[Tensor, Ranking] = Batcher(
+        self.batcher: Batcher[Image, Ranking] = Batcher(
             engine,
             self.controller,
             self._engine_thread,

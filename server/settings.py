@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     max_queue: int = Field(256, ge=1, le=1_000_000, description="most requests inside the server at once")
     decode_threads: int = Field(2, ge=1, le=256, description="threads that decode images")
     max_bytes: int = Field(10_000_000, ge=1, description="largest body, in bytes")
+    max_form_bytes: int = Field(100_000_000, ge=1, description="largest form of several images, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels")
     body_timeout_s: float = Field(10.0, gt=0, description="longest a body may take to arrive")
     drain_delay_s: float = Field(0.0, ge=0, description="how long to go on serving after SIGTERM, not ready")

@@ -1,7 +1,7 @@
 """Stitchable neural networks (SN-Net, CVPR 2023): anchors joined by stitching layers into many networks.
 
-    model = stitching.load("digits")
-    logits = model(images, model.stitches[24])
+model = stitching.load("digits")
+logits = model(images, model.stitches[24])
 """
 
 from stitching.checkpoint import CheckpointError, load, save

@@ -22,6 +22,7 @@ class Step:
     owns: tuple[nn.Module, ...] = field(compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Images or features in, features or logits out."""
         return self.run(x)
 
 

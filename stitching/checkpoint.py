@@ -76,7 +76,9 @@ def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
     Without files the anchors become timm's pretrained ones, which timm downloads.
     """
     if files and len(files) != len(model.anchors):
-        raise CheckpointError(f"{len(files)} anchor files for the {len(model.anchors)} anchors of {model.family.name!r}")
+        raise CheckpointError(
+            f"{len(files)} anchor files for the {len(model.anchors)} anchors of {model.family.name!r}"
+        )
     for index, (spec, anchor) in enumerate(zip(model.family.anchors, model.anchors, strict=True)):
         if not files:
             source = timm.create_model(spec.timm, pretrained=True, num_classes=model.family.classes, **spec.arguments)
@@ -102,7 +104,9 @@ def read_tensors(path: Path, family: Family | None = None) -> dict[str, Tensor]:
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path}: expected a dict of tensors, alone or under {' or '.join(map(repr, STATE_KEYS))}")
+        raise CheckpointError(
+            f"{path}: expected a dict of tensors, alone or under {' or '.join(map(repr, STATE_KEYS))}"
+        )
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: key {str(key)[:80]!r} holds {type(value).__name__}, not a tensor")
@@ -138,13 +142,15 @@ def _unpickle(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: holds more than tensors and was not opened, to run no code: {reason}") from error
+        raise CheckpointError(
+            f"{path}: holds more than tensors and was not opened, to run no code: {reason}"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path}: truncated or not a PyTorch checkpoint ({str(error)[:200]})") from error
 
 
 def check_state(path: Path, what: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError, saying what the file is not, unless `state` has the wanted keys and shapes, in finite floating-point numbers."""
+    """Raise CheckpointError unless `state` has the wanted keys and shapes, in finite floating-point numbers."""
     missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
     misshapen = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]

@@ -23,7 +23,9 @@ Batch = tuple[Tensor, Tensor]
 class Data(Protocol):
     """Normalised images (N, 3, H, W) with class numbers (N,), in an order that depends on nothing but the arguments."""
 
-    labels: Sequence[str]
+    @property
+    def labels(self) -> Sequence[str]:
+        """The classes' names, by number."""
 
     def training(self, first: int, steps: int, batch: int, seed: int) -> Iterator[Batch]:
         """The batches of the steps first..steps-1: the same for a step whether or not the run was interrupted."""
@@ -41,7 +43,7 @@ class Folder:
 
     def __init__(self, root: Path, preprocessing: Preprocessing, workers: int = 2) -> None:
         self.root, self.preprocessing, self.workers = root, preprocessing, workers
-        self.labels = self._open("train", training=True).classes
+        self.labels: Sequence[str] = self._open("train", training=True).classes
 
     def training(self, first: int, steps: int, batch: int, seed: int) -> Iterator[Batch]:
         """See Data. A step's images are drawn with replacement between epochs, without within one."""
@@ -113,16 +115,16 @@ def seeded(*numbers: int) -> Iterator[None]:
     timm's and torchvision's augmentations and drop-path draw from them.
     """
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002
+            np.random.set_state(legacy)
 
 
 def open_data(source: str, family: Family, curriculum: float = 0.0) -> Data:

@@ -53,7 +53,9 @@ class Digits:
 
     labels = tuple(f"{number:02d}" for number in range(100))
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], curriculum: float = 0.0, held_out: int = 10_000) -> None:
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], curriculum: float = 0.0, held_out: int = 10_000
+    ) -> None:
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
         self.curriculum, self.held_out_images = curriculum, held_out
 
@@ -127,7 +129,7 @@ def _pair(source: Scans, digits: Tensor, difficulty: float, generator: Generator
 
 
 def _background(count: int, difficulty: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Background (count, 3, 64, 64) with texture and strokes, and the ink's colour (count, 3) that contrasts with it."""
+    """Background (count, 3, 64, 64) with texture and strokes, and an ink colour (count, 3) in contrast to it."""
     dark = _uniform((count, 3), 0, 0.12 + 0.18 * difficulty, generator)
     light = _uniform((count, 3), 0.88 - 0.28 * difficulty, 1, generator)
     swap = torch.rand(count, 1, generator=generator) < 0.5 * difficulty

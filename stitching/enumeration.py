@@ -9,7 +9,7 @@ from stitching.stitch import LayerKey, Segment, Stitch
 
 @dataclass(frozen=True)
 class Position:
-    """One way across a pair of anchors: run front blocks 0..front, stitching layer `layer`, then end blocks from `end`."""
+    """One way across a pair of anchors: front blocks 0..front, stitching layer `layer`, then end blocks from `end`."""
 
     front: int
     end: int
@@ -38,7 +38,7 @@ def anchor_pairs(anchors: int, nearest: bool) -> tuple[tuple[int, int], ...]:
 
 
 def paired_stitches(depth: int, anchors: int, kernel: int, stride: int, nearest: bool) -> tuple[Stitch, ...]:
-    """Every stitch of anchors of equal depth: the anchors, then all chains over two, three, ... of them.
+    """Every stitch of anchors of equal depth: the anchors, then all chains over two and more of them.
 
     With `nearest` only neighbouring anchors are joined, two to a stitch. Raises ValueError on sizes that make no family.
     """

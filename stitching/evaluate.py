@@ -14,7 +14,7 @@ from stitching.stitch import Stitch
 
 @torch.inference_mode()
 def evaluate(
-    model: SNNet, data: Data, split: str, stitches: Sequence[Stitch], journal: Path, weights: str, batch: int = 250
+    model: SNNet, data: Data, stitches: Sequence[Stitch], *, split: str, journal: Path, weights: str, batch: int = 250
 ) -> tuple[dict[int, float], int]:
     """Top-1 as a fraction by stitch id, and the number of images it was measured on.
 

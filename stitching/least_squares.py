@@ -18,7 +18,7 @@ from stitching.stitch import LayerKey
 
 @dataclass(frozen=True)
 class Join:
-    """One place where a stitching layer is used: after `front_blocks` of one anchor, before block `end_start` of another."""
+    """One place of a stitching layer: after `front_blocks` of one anchor, before block `end_start` of another."""
 
     front: int
     front_blocks: int

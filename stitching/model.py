@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -35,15 +36,14 @@ class SNNet(nn.Module):
             for front, end in anchor_pairs(len(seams), family.nearest)
         )
         self.stitches = paired_stitches(seams[0].depth, len(seams), family.kernel, family.stride, family.nearest)
-        self._layer_steps = {
-            (pair, i): Step(f"stitch_layers.{pair}.{i}", layer, (layer,))
-            for pair, row in enumerate(self.stitch_layers)
-            for i, layer in enumerate(row)  # type: ignore[arg-type]
-        }
+        self._layer_steps: dict[LayerKey, Step] = {}
+        for pair, row in enumerate(self.stitch_layers):
+            for i, layer in enumerate(cast(nn.ModuleList, row)):
+                self._layer_steps[pair, i] = Step(f"stitch_layers.{pair}.{i}", layer, (layer,))
 
     def layer(self, key: LayerKey) -> StitchingLayer:
         """The stitching layer of that key."""
-        return self._layer_steps[key].owns[0]  # type: ignore[index, return-value]
+        return cast(StitchingLayer, self._layer_steps[key].owns[0])
 
     def path(self, stitch: Stitch) -> tuple[Step, ...]:
         """The module calls of a stitch, in order: stem, blocks, a stitching layer between segments, head."""

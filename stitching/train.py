@@ -50,7 +50,9 @@ class TrainConfig(BaseModel):
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
     drop_path: float = Field(0.0, ge=0, lt=1)
     teacher: str | None = Field(None, description="timm model to distil from")
-    teacher_checkpoint: Path | None = Field(None, description="the teacher's weights; without it timm's pretrained ones")
+    teacher_checkpoint: Path | None = Field(
+        None, description="the teacher's weights; without it timm's pretrained ones"
+    )
     distillation: Literal["hard", "soft"] = "hard"
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the distillation loss")
     temperature: float = Field(1.0, gt=0, description="of soft distillation")
@@ -70,12 +72,14 @@ def train(config: TrainConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     with _process_group() as rank:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else "cpu"
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
         data = open_data(config.data, named_family(config.family), config.curriculum)
         with seeded(config.seed):
             model = starting_model(config).to(device).train()
         drawn = drawable(model, config.stitches)
-        optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, config.beta2))
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, config.beta2)
+        )
         scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
         teacher = load_teacher(config, device)
         first = resume(config, model, optimizer, scaler)
@@ -92,8 +96,10 @@ def train(config: TrainConfig) -> Path:
                 inputs, targets = images.to(device), labels.to(device)
                 loss = objective(config, net(inputs, stitch), targets, inputs, teacher)
             if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"loss is {loss.item()} at step {step}, stitch {stitch.id}: lower the learning rate")
-            scaler.scale(loss).backward()
+                raise FloatingPointError(
+                    f"loss is {loss.item()} at step {step}, stitch {stitch.id}: lower the learning rate"
+                )
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if config.clip:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -201,7 +207,11 @@ def objective(config: TrainConfig, logits: Tensor, labels: Tensor, images: Tenso
         distilled = F.cross_entropy(logits, told.argmax(dim=1))
     else:
         t = config.temperature
-        distilled = t * t * F.kl_div((logits / t).log_softmax(1), (told / t).log_softmax(1), log_target=True, reduction="batchmean")
+        distilled = (
+            t
+            * t
+            * F.kl_div((logits / t).log_softmax(1), (told / t).log_softmax(1), log_target=True, reduction="batchmean")
+        )
     return (1 - config.alpha) * loss + config.alpha * distilled
 
 
@@ -231,7 +241,9 @@ def resume(config: TrainConfig, model: SNNet, optimizer: torch.optim.Optimizer, 
     ignored = {"out", "threads", "save_every"}
     now, then = config.model_dump(mode="json"), state["config"]
     if changed := [key for key in now if key not in ignored and now[key] != then.get(key)]:
-        raise ValueError(f"{path} is of a run with another {changed[0]}: {then.get(changed[0])!r}; choose another --out")
+        raise ValueError(
+            f"{path} is of a run with another {changed[0]}: {then.get(changed[0])!r}; choose another --out"
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])

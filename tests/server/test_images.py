@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from timm.data import create_transform
 
 from lookup_tables.table import Preprocessing
@@ -159,6 +160,12 @@ def test_a_broken_exif_block_leaves_the_picture_as_it_is(exif: bytes) -> None:
     body = encode(image, "PNG", exif=b"Exif\x00\x00" + exif)
     assert torch.equal(decode(body, SMALL, LIMITS), reference(image, SMALL))
     assert decode(encode(image, "JPEG", exif=b"Exif\x00\x00" + exif), SMALL, LIMITS).shape == (3, 8, 8)
+
+
+def test_a_text_under_the_name_of_the_exif_block_is_just_text() -> None:
+    text = PngInfo()
+    text.add_itxt("exif", "Exif")
+    assert colours(encode(plain(RED), "PNG", pnginfo=text)) == {RED}
 
 
 def test_alpha_is_dropped_as_in_the_loaders_of_data_sets() -> None:

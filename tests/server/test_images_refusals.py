@@ -177,6 +177,21 @@ def test_a_header_that_announces_too_many_pixels_is_refused_by_the_header(name: 
         decode(HUGE[name], SMALL, LIMITS)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"VP8 " + bytes(10) + struct.pack("<HH", 9000, 8000),
+        b"VP8L" + bytes(4) + b"\x2f" + struct.pack("<I", 8999 | 7999 << 14),
+        b"VP8X" + bytes(8) + (8999).to_bytes(3, "little") + (7999).to_bytes(3, "little"),
+    ],
+    ids=["lossy", "lossless", "extended"],
+)
+def test_a_webp_is_measured_before_pillow_makes_its_canvas(header: bytes) -> None:
+    with pytest.raises(TooLarge) as refusal:
+        decode(b"RIFF\x40\x00\x00\x00WEBP" + header + bytes(60), SMALL, LIMITS)
+    assert refusal.value.extra == {"width": 9000, "height": 8000, "max_pixels": LIMITS.max_pixels}
+
+
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp"])
 def test_a_picture_without_pixels_is_a_bad_image(name: str) -> None:
     at = {"jpeg": VALID["jpeg"].index(b"\xff\xc0") + 5, "png": 16, "gif": 6, "bmp": 18}[name]

@@ -1,0 +1,79 @@
+"""From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
+
+import asyncio
+from dataclasses import dataclass
+
+from lookup_tables.table import LookupTable
+from server.batcher import Answer
+from server.budget import Budget
+from server.controller import Allowed
+from server.engine import Ranking
+from server.images import decode
+from server.schemas import BudgetUsed, Classification, Prediction, StitchUsed, Timing, percent
+from server.service import Service
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one request asks for: `allowed` is what `budget` admits, `arrived` is by the service's clock."""
+
+    budget: Budget
+    allowed: Allowed
+    top_k: int
+    arrived: float
+    request_id: str
+
+
+def asked(
+    serving: Service, budget: Budget, top_k: int, arrived: float, request_id: str, *, nearest: bool = False
+) -> Asked:
+    """What is asked for; raises Infeasible or UnknownStitch for a budget that cannot be met, unless `nearest`."""
+    return Asked(budget, serving.controller.allow(budget, nearest=nearest), top_k, arrived, request_id)
+
+
+def time_limit(serving: Service, budget: Budget) -> float:
+    """Seconds from arrival to answer: the budget's deadline, else the server's SLO."""
+    return serving.settings.slo if budget.deadline is None else budget.deadline
+
+
+async def answer_image(serving: Service, body: bytes, ask: Asked) -> Classification:
+    """The answer to one image. Raises whatever decoding or the queue refuses with."""
+    limit = time_limit(serving, ask.budget)
+    started = serving.clock()
+    image = await asyncio.get_running_loop().run_in_executor(
+        serving.decode_pool, decode, body, serving.table.family.preprocessing, serving.limits
+    )
+    decoded = serving.clock()
+    answer = await serving.batcher.submit(image, ask.allowed, ask.arrived + limit)
+    total = serving.clock() - ask.arrived
+    seconds = {"decode": decoded - started, "queue": answer.queue, "compute": answer.compute, "total": total}
+    _count(serving, answer, seconds, in_time=total <= limit)
+    return Classification(
+        predictions=_predictions(serving.table, answer.result, ask.top_k),
+        stitch=StitchUsed.of(answer.choice.entry),
+        reason=answer.choice.reason,
+        budget=BudgetUsed(
+            max_flops=ask.budget.max_flops,
+            deadline_ms=limit * 1e3,
+            min_top1=percent(ask.budget.min_top1),
+            met=total <= limit and ask.budget.met_by(answer.choice.entry.flops, answer.choice.entry.top1),
+        ),
+        timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
+        model=serving.table.family.name,
+        request_id=ask.request_id,
+    )
+
+
+def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Prediction]:
+    rows = list(zip(ranking.indices, ranking.probabilities, strict=True))[:top_k]
+    return [Prediction(label=table.labels[i], index=i, probability=round(p, 6)) for i, p in rows]
+
+
+def _count(serving: Service, answer: Answer[Ranking], seconds: dict[str, float], *, in_time: bool) -> None:
+    metrics, entry = serving.metrics, answer.choice.entry
+    metrics.flops.observe(entry.flops)
+    if entry.top1 is not None:
+        metrics.top1.observe(entry.top1)
+    metrics.deadlines.labels(str(in_time).lower()).inc()
+    for stage in ("decode", "queue", "compute"):
+        metrics.stage_seconds.labels(stage).observe(seconds[stage])

@@ -1,0 +1,53 @@
+"""What the OpenAPI document says of bodies and refusals, where the routes' types cannot."""
+
+from typing import Any
+
+from server.images import ACCEPTED
+from server.schemas import Problem
+
+_BYTES = {"type": "string", "format": "binary"}
+
+IMAGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "the image: JPEG, PNG, WebP, BMP or GIF, raw or as the one file of a form",
+        "content": {kind: {"schema": _BYTES} for kind in (*ACCEPTED, "application/octet-stream")}
+        | {
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["image"], "properties": {"image": _BYTES}},
+            }
+        },
+    }
+}
+
+FORM_OF_IMAGES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "images as the files of a form; optionally as many `budget` fields, one for each",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "array", "items": _BYTES},
+                        "budget": {"type": "array", "items": {"type": "string"}},
+                    },
+                }
+            }
+        },
+    }
+}
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/problem+json": {"schema": Problem.model_json_schema()}}}
+    for status, text in {
+        400: "not an image, truncated or unreadable",
+        408: "the body took too long",
+        413: "too many bytes or pixels",
+        415: "not an accepted type",
+        422: "a bad budget, an unknown stitch, or a budget no stitch can meet",
+        503: "overloaded or stopping; see Retry-After",
+        504: "the deadline passed before the image could be run",
+    }.items()
+}
