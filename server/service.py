@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,9 +27,10 @@ SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
 class Service:
     """One family on one device. Told to stop it is `draining`, no longer ready; then `refusing` new requests."""
 
-    def __init__(self, settings: Settings, engine: Engine, table: LookupTable) -> None:
-        self.settings, self.engine, self.table = settings, engine, table
-        self.clock = time.monotonic
+    def __init__(
+        self, settings: Settings, engine: Engine, table: LookupTable, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.settings, self.engine, self.table, self.clock = settings, engine, table, clock
         self.limits = Limits(settings.max_bytes, settings.max_pixels)
         self.controller = Controller(table)
         self.limiter = Limiter(

@@ -5,13 +5,16 @@ and test before anything is composed, so no scan appears in two splits.
 """
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor
 from torch.nn import functional as F
+from torchvision.io import write_jpeg
 
 SIZE = 64
 SPLIT_SEED = 20230618
@@ -157,3 +160,17 @@ def _strokes(image: Tensor, foreground: Tensor, difficulty: float, generator: Ge
         cover = distance.sub_(width).div_(-0.03).add_(1).clamp_(0, 1).mul_(difficulty * 0.6)
         colour = (foreground * 0.6 + 0.4 * torch.rand(count, 3, generator=generator))[..., None, None]
         image.lerp_(colour, cover[:, None])
+
+
+def write_samples(folder: Path, count: int = 20) -> None:
+    """Test images of `count` classes, images the network has never seen, as JPEG files named by their class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = Generator().manual_seed(HELD_OUT_SEED["test"])
+    images, classes = compose(scans("test"), 100, FULL, generator)
+    chosen = dict(zip(reversed(classes.tolist()), reversed(images), strict=True))  # the first image of each class
+    for number in sorted(chosen)[:: len(chosen) // count][:count]:
+        write_jpeg(chosen[number], str(folder / f"{number:02d}.jpg"), quality=95)
+
+
+if __name__ == "__main__":
+    write_samples(Path(sys.argv[1]))

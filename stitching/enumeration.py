@@ -40,7 +40,7 @@ def anchor_pairs(anchors: int, nearest: bool) -> tuple[tuple[int, int], ...]:
 def paired_stitches(depth: int, anchors: int, kernel: int, stride: int, nearest: bool) -> tuple[Stitch, ...]:
     """Every stitch of anchors of equal depth: the anchors, then all chains over two and more of them.
 
-    With `nearest` only neighbouring anchors are joined, two to a stitch. Raises ValueError on sizes that make no family.
+    With `nearest` only neighbouring anchors are joined, two to a stitch. ValueError on sizes that make no family.
     """
     if anchors < 2 or min(depth, kernel, stride) < 1:
         raise ValueError(f"needs two anchors or more and positive sizes, got {anchors=} {depth=} {kernel=} {stride=}")

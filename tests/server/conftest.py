@@ -1,0 +1,80 @@
+"""The shipped network, and a server around it that is reached over real HTTP."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from server.app import application
+from server.service import Service, build
+from server.settings import Settings
+
+SAMPLES = Path(__file__).parents[2] / "checkpoints" / "samples"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in this process, on a port of its own."""
+
+    url: str
+    service: Service
+    server: uvicorn.Server
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60)
+
+
+class Listening(uvicorn.Server):
+    """Tells when it listens; leaves the process's signals alone."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = threading.Event()
+
+    async def startup(self, *args: object, **kwargs: object) -> None:
+        await super().startup(*args, **kwargs)  # type: ignore[arg-type]
+        self.up.set()
+
+
+def run(service: Service) -> Iterator[Running]:
+    """The service behind uvicorn in a thread, until the caller is done."""
+    config = uvicorn.Config(application(service), host="127.0.0.1", port=0, log_level="warning", lifespan="on")
+    server = Listening(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert server.up.wait(60)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Running(f"http://127.0.0.1:{port}", service, server)
+    server.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def settings(cache: Path, **changes: object) -> Settings:
+    """Patient settings: a test machine may be slow, and only some tests are about deadlines."""
+    return Settings.model_validate({"slo_ms": 60_000, "cache": cache, "profile_s": 2, "max_batch": 8} | changes)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def running(cache: Path) -> Iterator[Running]:
+    yield from run(build(settings(cache)))
+
+
+@pytest.fixture
+def client(running: Running) -> Iterator[httpx.Client]:
+    with running.client() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def sample() -> bytes:
+    return sorted(SAMPLES.glob("*.jpg"))[0].read_bytes()

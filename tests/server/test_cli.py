@@ -1,0 +1,165 @@
+"""The command line as a user meets it: real processes, real exit codes."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.cli import main
+
+ENTRY = [sys.executable, "-m", "server.cli"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """`stitchserve serve`, ready."""
+
+    def __init__(self, cache: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = os.environ | {"STITCHSERVE_CACHE": str(cache), "STITCHSERVE_SLO_MS": "60000"}
+        command = [*ENTRY, "serve", "--port", str(self.port), "--profile-s", "2", "--max-batch", "8", *options]
+        self.process = subprocess.Popen(command, env=environment)
+        ends = time.monotonic() + 120
+        while not self.answers("/readyz"):
+            assert self.process.poll() is None, "the server ended"
+            assert time.monotonic() < ends
+
+    def answers(self, path: str) -> bool:
+        try:
+            return httpx.get(self.url + path, timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def started(cache: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
+    process = Process(cache, *request.param)
+    yield process
+    process.process.kill()
+    process.process.wait()
+
+
+@pytest.mark.parametrize("started", [()], indirect=True)
+def test_sigterm_finishes_what_is_in_flight_and_exits_0(started: Process, sample: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", started.port)) as client:
+        client.settimeout(60)
+        head = (
+            f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(sample)}\r\n\r\n"
+        )
+        client.sendall(head.encode() + sample[:100])
+        while httpx.get(f"{started.url}/status").json()["inside"] != 1:
+            pass
+        started.process.send_signal(signal.SIGTERM)
+        while started.answers("/readyz"):
+            pass
+        client.sendall(sample[100:])
+        assert client.recv(10_000).startswith(b"HTTP/1.1 200 ")
+    assert started.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("started", [("--drain-delay-s", "5")], indirect=True)
+def test_while_draining_it_is_not_ready_but_serves(started: Process, sample: bytes) -> None:
+    started.process.send_signal(signal.SIGTERM)
+    while started.answers("/readyz"):
+        pass
+    assert started.answers("/livez")
+    assert httpx.post(f"{started.url}/classify", content=sample, timeout=60).status_code == 200
+    started.process.send_signal(signal.SIGTERM)  # a second one does not wait
+    assert started.process.wait(60) == 0
+
+
+def refusal(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [*ENTRY, *arguments], check=False, capture_output=True, text=True, env=os.environ | environment, timeout=120
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_bad_settings_stop_the_start_and_are_named(tmp_path: Path) -> None:
+    assert "--port" in refusal("serve", "--port", "99999")
+    assert "STITCHSERVE_PROT sets nothing" in refusal("serve", STITCHSERVE_PROT="1")
+    broken = tmp_path / "table"
+    broken.mkdir()
+    assert "family.json" in refusal("serve", "--table", str(broken))
+
+
+def run_main(*arguments: str) -> int:
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("sreve",), "no command 'sreve'"),
+        (("serve", "--family", "nothing"), "unknown family|no lookup table for family 'nothing'"),
+        (("serve", "--family", "deit_ti_s_b"), "no weights ship with family 'deit_ti_s_b'"),
+        (("serve", "--device", "potato"), "potato"),
+        (("train", "--family", "digits"), "--data"),
+        (("stitches", "--plot", "out.txt"), r"\.png"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run_main(*arguments) == 2
+    assert re.search(says, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["serve", "profile", "evaluate", "train", "stitches"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(command, "--help") == 0
+    assert f"usage: stitchserve {command}" in capsys.readouterr().out
+
+
+def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main() == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("serve", "profile", "evaluate", "train", "stitches"))
+
+
+def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAMILY", "nothing")
+    monkeypatch.setenv("TABLE", "/nowhere")
+    assert run_main("stitches", "--frontier") == 0
+
+
+def test_stitches_lists_and_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run_main("stitches", "--family", "deit_ti_s_b") == 0
+    assert "deit_ti[0:4]>deit_s[4:12]" in capsys.readouterr().out
+    out = tmp_path / "out.png"
+    assert run_main("stitches", "--family", "deit_ti_s_b", "--plot", str(out)) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_profile_writes_a_latency_file_that_stitches_shows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run_main("profile", "--max-batch", "2", "--rounds", "3", "--time-limit-s", "1", "--out", str(tmp_path)) == 0
+    (written,) = tmp_path.glob("latency.*.csv")
+    capsys.readouterr()
+    assert run_main("stitches", "--latency", str(written)) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert len(rows) == 47
+    assert all(float(row.split()[4]) > 0 for row in rows)

@@ -1,0 +1,63 @@
+"""Where a device's latencies come from: the table's folder, the cache, or a bounded profile."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lookup_tables.profile import LEAST_ROUNDS, affordable
+from lookup_tables.table import folder
+from server.engine import Engine
+from server.latencies import batches_up_to, table_for
+
+
+class Counting(Engine):
+    """Counts what it is asked to run."""
+
+    runs = 0
+
+    def run_once(self, stitch: int, batch: int) -> None:
+        self.runs += 1
+        super().run_once(stitch, batch)
+
+
+@pytest.fixture
+def engine() -> Counting:
+    return Counting.load("digits", None, "cpu")  # type: ignore[return-value]
+
+
+def test_profiled_once_then_taken_from_the_cache(engine: Counting, tmp_path: Path) -> None:
+    first = table_for(engine, folder("digits"), tmp_path, max_batch=4, time_limit=0.5)
+    assert engine.runs > 0
+    assert [path.parent.name for path in tmp_path.rglob("latency.*.csv")] == ["digits"]
+    runs = engine.runs
+    again = table_for(engine, folder("digits"), tmp_path, max_batch=4, time_limit=0.5)
+    assert engine.runs == runs
+    assert again.latency == first.latency
+
+
+def test_a_shipped_file_of_this_device_is_preferred(engine: Counting, tmp_path: Path) -> None:
+    table_for(engine, folder("digits"), tmp_path / "cache", max_batch=1, time_limit=0.1)
+    (measured,) = (tmp_path / "cache").rglob("latency.*.csv")
+    shutil.copytree(folder("digits"), tmp_path / "table" / "digits")
+    shutil.copy(measured, tmp_path / "table" / "digits")
+    engine.runs = 0
+    table_for(engine, tmp_path / "table" / "digits", tmp_path / "empty", max_batch=1, time_limit=0.1)
+    assert engine.runs == 0
+    assert not (tmp_path / "empty").exists()
+
+
+def test_batch_sizes_are_powers_of_two_and_the_largest() -> None:
+    assert batches_up_to(1) == (1,)
+    assert batches_up_to(12) == (1, 2, 4, 8, 12)
+    assert batches_up_to(32) == (1, 2, 4, 8, 16, 32)
+
+
+@pytest.mark.parametrize("limit", [1e-9, 0.01, 0.1, 1.0, 100.0])
+def test_what_is_affordable_fits_the_limit_or_is_the_least(limit: float) -> None:
+    flops = {stitch: (stitch + 1) * 10**9 for stitch in range(39)}
+    stitches, batches = affordable(flops, (1, 2, 4, 8), 1e-12, limit)
+    work = sum(flops[stitch] for stitch in stitches) * sum(batches) * 1e-12
+    assert (1 + LEAST_ROUNDS) * work <= limit or (stitches, batches) == ([0, 38], [1])
+    assert {0, 38} <= set(stitches)
+    assert batches[0] == 1

@@ -1,0 +1,160 @@
+"""Deadlines, overload, callers that leave, and slow bodies, over real HTTP with an engine that waits for the test."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import Running, run, settings
+
+import stitching
+from lookup_tables.table import TableError
+from server.engine import Engine, Image, Ranking
+from server.service import Service, build
+from server.settings import Settings
+
+
+class Gated(Engine):
+    """Runs a batch only while the gate is open; `entered` tells that one has begun."""
+
+    gate: threading.Event
+    entered: threading.Event
+    batches: list[int]
+
+    def run(self, images: Sequence[Image], stitches: Sequence[int]) -> list[Ranking]:
+        self.batches.append(len(images))
+        self.entered.set()
+        assert self.gate.wait(60)
+        return super().run(images, stitches)
+
+
+class Shifted:
+    """The real clock, moved on by the test."""
+
+    def __init__(self) -> None:
+        self.by = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.by
+
+
+class Stage:
+    """A running server with a gated engine and a shifted clock."""
+
+    def __init__(self, running: Running, engine: Gated, clock: Shifted, pool: ThreadPoolExecutor) -> None:
+        self.running, self.engine, self.clock, self.pool = running, engine, clock, pool
+
+    def post(self, body: bytes, query: str = "") -> "Callable[[], tuple[int, dict[str, str]]]":
+        def ask() -> tuple[int, dict[str, str]]:
+            with self.running.client() as client:
+                response = client.post(f"/classify?{query}", content=body)
+            return response.status_code, dict(response.headers)
+
+        return self.pool.submit(ask).result
+
+    def occupy(self, body: bytes) -> "Callable[[], tuple[int, dict[str, str]]]":
+        """A request that is being run and does not end before the gate opens."""
+        self.engine.gate.clear()
+        self.engine.entered.clear()
+        answer = self.post(body)
+        assert self.engine.entered.wait(60)
+        return answer
+
+    def until(self, true: Callable[[], bool]) -> None:
+        ends = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < ends
+
+    def counted(self, status: int) -> float:
+        name = "stitchserve_requests_total"
+        value = self.running.service.metrics.registry.get_sample_value(
+            name, {"route": "/classify", "status": str(status)}
+        )
+        return value or 0.0
+
+
+@pytest.fixture
+def stage(cache: Path, running: Running) -> Iterator[Stage]:
+    engine, clock = Gated(stitching.load("digits"), running.service.engine.device), Shifted()
+    engine.gate, engine.entered, engine.batches = threading.Event(), threading.Event(), []
+    engine.gate.set()
+    small = settings(cache, max_queue=2, body_timeout_s=0.3)
+    with ThreadPoolExecutor(4) as pool:
+        for started in run(Service(small, engine, running.service.table, clock)):
+            engine.batches.clear()
+            yield Stage(started, engine, clock, pool)
+            engine.gate.set()
+
+
+def test_a_deadline_that_passes_in_the_queue_is_504(stage: Stage, sample: bytes) -> None:
+    first = stage.occupy(sample)
+    late = stage.post(sample, "deadline_ms=5000")
+    stage.until(lambda: stage.running.service.batcher.queued == 1)
+    stage.clock.by += 6
+    stage.engine.gate.set()
+    assert late()[0] == 504
+    assert first()[0] == 200
+    assert stage.engine.batches == [1], "the late request was not run"
+
+
+def test_beyond_the_bound_is_503_with_a_time_to_come_back(stage: Stage, sample: bytes) -> None:
+    first = stage.occupy(sample)
+    second = stage.post(sample)
+    stage.until(lambda: stage.running.service.limiter.inside == 2)
+    status, headers = stage.post(b"not even read")()
+    assert status == 503
+    assert int(headers["retry-after"]) >= 1
+    stage.engine.gate.set()
+    assert (first()[0], second()[0]) == (200, 200)
+    assert stage.post(sample)()[0] == 200, "permits come back"
+
+
+def test_a_caller_that_leaves_the_queue_is_not_run(stage: Stage, sample: bytes) -> None:
+    first = stage.occupy(sample)
+    port = int(stage.running.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as leaving:
+        head = (
+            f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(sample)}\r\n\r\n"
+        )
+        leaving.sendall(head.encode() + sample)
+        stage.until(lambda: stage.running.service.batcher.queued == 1)
+    stage.until(lambda: stage.counted(499) == 1)
+    stage.engine.gate.set()
+    assert first()[0] == 200
+    assert stage.post(sample)()[0] == 200
+    assert stage.engine.batches == [1, 1]
+    assert stage.running.service.limiter.inside == 0
+
+
+def test_a_body_that_does_not_arrive_is_408(stage: Stage) -> None:
+    port = int(stage.running.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.settimeout(60)
+        slow.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 500\r\n\r\nabc"
+        )
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+    assert stage.running.service.limiter.inside == 0
+
+
+def test_a_failing_engine_is_500_and_says_nothing_of_its_inside(stage: Stage, sample: bytes) -> None:
+    right_size = stage.engine._scale
+    stage.engine._scale = right_size[:, :2]
+    with stage.running.client() as client:
+        response = client.post("/classify", content=sample)
+        assert response.status_code == 500
+        assert response.json()["detail"] == "the server failed to run this request"
+        stage.engine._scale = right_size
+        assert client.post("/classify", content=sample).status_code == 200
+
+
+def test_weights_that_the_table_was_not_measured_on_are_refused(tmp_path: Path) -> None:
+    model = stitching.load("digits")
+    next(model.parameters()).data.add_(1)
+    other = tmp_path / "other.safetensors"
+    stitching.save(model, other)
+    with pytest.raises(TableError, match=r"other\.safetensors: not the weights that .* `stitchserve evaluate`"):
+        build(Settings(checkpoint=other, cache=tmp_path))
