@@ -2,16 +2,32 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = runs/digits
 
-# Keep freed memory instead of handing it back at every step: page faults cost a quarter of a small network's step.
+# Freed memory is kept instead of handed back and faulted in again at every step.
 MALLOC = MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
 ANCHOR = --family digits --data digits --batch 64 --lr 2e-3 --warmup 100 --beta2 0.98 --clip 1 --curriculum 0.4 \
 	--position-std 0.3 --threads 1
 
 .PHONY: serve test check format digits digits-anchors
 
+serve: .venv/.done
+	$(BIN)/stitchserve serve
+
+test: .venv/.done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 .venv/.done: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --editable '.[dev]'
 	touch $@
 
 # The shipped network from nothing: anchors side by side on two cores, joined, trained together, measured.
@@ -23,6 +39,7 @@ digits: .venv/.done
 	cp $(RUN)/joint/model.safetensors checkpoints/digits.safetensors
 	$(MALLOC) $(BIN)/stitchserve evaluate --family digits --data digits --split test \
 		--journal $(RUN)/evaluation.jsonl --table lookup_tables/digits
+	$(BIN)/python -m stitching.digits checkpoints/samples
 
 digits-anchors: $(RUN)/large/model.safetensors $(RUN)/medium/model.safetensors
 

@@ -1,6 +1,7 @@
 """The HTTP server process: uvicorn, stopping in the order that loses no request."""
 
 import asyncio
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,16 +45,18 @@ class Server(uvicorn.Server):
         self.service.refusing = self.should_exit = True
 
 
-def serve(settings: Settings) -> None:
-    """Serve until told to stop; returns when everything in flight is answered."""
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="info",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.drain_timeout_s),
-    )
-    Server(config, app.state.service).run()
+class Serve(Settings):
+    """Answer images over HTTP. Every option is also an environment variable: --slo-ms is STITCHSERVE_SLO_MS."""
+
+    def cli_cmd(self) -> None:
+        """Serve until told to stop; returns when everything in flight is answered."""
+        app = create_app(self)
+        config = uvicorn.Config(
+            app,
+            host=self.host,
+            port=self.port,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(self.drain_timeout_s),
+        )
+        Server(config, app.state.service).run()

@@ -8,6 +8,8 @@ import argparse
 import hashlib
 import json
 import pickle
+import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +26,11 @@ from stitching.model import SNNet
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 STATE_KEYS = ("model", "state_dict")
 SCHEMA = "1"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NOT_WHOLE = "truncated or not a PyTorch checkpoint"
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+              ArithmeticError, MemoryError, struct.error)  # fmt: skip
+"""What torch.load raises, besides UnpicklingError, on files that were cut or changed."""
 
 
 class CheckpointError(ValueError):
@@ -84,7 +91,7 @@ def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
             source = timm.create_model(spec.timm, pretrained=True, num_classes=model.family.classes, **spec.arguments)
             anchor.load_state_dict(source.state_dict())
             continue
-        state = read_tensors(files[index], model.family)
+        state = read_tensors(files[index])
         prefix = f"anchors.{index}."
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -141,12 +148,12 @@ def _unpickle(path: Path) -> object:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: holds more than tensors and was not opened, to run no code: {reason}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{path}: truncated or not a PyTorch checkpoint ({str(error)[:200]})") from error
+        # torch's message advises to switch the safety off; only what it stumbled over is worth repeating.
+        named = re.search(r"GLOBAL (\S{1,200})", str(error))
+        reason = f"holds {named[1]} beside tensors; not opened, to run no code" if named else NOT_WHOLE
+        raise CheckpointError(f"{path}: {reason}") from error
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path}: {NOT_WHOLE} ({str(error)[:200]})") from error
 
 
 def check_state(path: Path, what: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
@@ -166,8 +173,14 @@ def check_state(path: Path, what: str, wanted: Mapping[str, Tensor], state: Mapp
     if faults:
         raise CheckpointError(f"{path}: not a checkpoint of {what}: {'; '.join(faults)}{_hint(state)}")
     for key in wanted:
-        if not state[key].is_floating_point() or not bool(torch.isfinite(state[key]).all()):
+        if wanted[key].is_floating_point() and not _finite(state[key]):
             raise CheckpointError(f"{path}: key {key!r} holds values that are not finite floating-point numbers")
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether these are dense floating-point numbers, each finite in float32."""
+    dense = tensor.layout == torch.strided and not tensor.is_meta
+    return dense and tensor.dtype in FLOATS and bool(torch.isfinite(tensor.float()).all())
 
 
 def _others(keys: list[str]) -> str:

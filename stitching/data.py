@@ -116,7 +116,9 @@ def seeded(*numbers: int) -> Iterator[None]:
     """
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    # A DataLoader's worker must not touch CUDA, which its parent may have started before the fork.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)

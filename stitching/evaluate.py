@@ -38,12 +38,10 @@ def evaluate(
 
 def _read(journal: Path, heading: dict[str, str]) -> tuple[dict[int, float], int]:
     """What an earlier call left: results by stitch id and the number of images; starts the journal if there is none."""
-    if not journal.exists():
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        journal.write_text(json.dumps(heading) + "\n")
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    text = journal.read_text() if journal.exists() else ""
     # A last line without its end is a write that was cut off: measure that stitch again.
-    text = journal.read_text()
-    whole = text[: text.rfind("\n") + 1]
+    whole = text[: text.rfind("\n") + 1] or json.dumps(heading) + "\n"
     if whole != text:
         journal.write_text(whole)
     first, *rows = [json.loads(line) for line in whole.splitlines()]

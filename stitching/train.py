@@ -192,7 +192,9 @@ def load_teacher(config: TrainConfig, device: str | torch.device) -> nn.Module |
     local = config.teacher_checkpoint
     teacher = timm.create_model(config.teacher, pretrained=local is None, num_classes=classes)
     if local:
-        teacher.load_state_dict(checkpoint.read_tensors(local))
+        state = checkpoint.read_tensors(local)
+        checkpoint.check_state(local, f"teacher {config.teacher!r}", teacher.state_dict(), state)
+        teacher.load_state_dict(state)
     return teacher.to(device).eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 

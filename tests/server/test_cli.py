@@ -119,6 +119,7 @@ def run_main(*arguments: str) -> int:
         (("serve", "--family", "deit_ti_s_b"), "no weights ship with family 'deit_ti_s_b'"),
         (("serve", "--device", "potato"), "potato"),
         (("train", "--family", "digits"), "--data"),
+        (("evaluate", "--data", "digits"), "--table"),
         (("stitches", "--plot", "out.txt"), r"\.png"),
     ],
 )

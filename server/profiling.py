@@ -1,0 +1,50 @@
+"""`stitchserve profile`: measures this device and writes its latency file."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lookup_tables.profile import profile
+from lookup_tables.table import LookupTable, folder
+from lookup_tables.writer import latency_path, write_latency
+from server.engine import Engine
+from server.latencies import batches_up_to
+
+
+class Profile(BaseModel):
+    """Measure latency per stitch and batch size on this device, into latency.<device>.csv."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str = Field("digits", description="family to measure")
+    checkpoint: Path | None = Field(None, description="its weights; none: those that ship with the family")
+    table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
+    device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads")
+    stitches: Literal["frontier", "all"] = "frontier"
+    max_batch: int = Field(32, ge=1, le=1024, description="largest batch; powers of two up to it are measured")
+    rounds: int = Field(30, ge=3, description="measurements of each")
+    time_limit_s: float | None = Field(None, gt=0, description="stop after the round that comes nearest to this")
+    out: Path | None = Field(None, description="folder for the file; none: the table's")
+
+    def cli_cmd(self) -> None:
+        """Measure, write, and say where."""
+        source = self.table or folder(self.family)
+        table = LookupTable.load(source)
+        engine = Engine.load(self.family, self.checkpoint, self.device, self.threads)
+        engine.check(table)
+        entries = table.frontier() if self.stitches == "frontier" else table.entries
+        latency = profile(
+            engine.run_once,
+            [entry.stitch for entry in entries],
+            batches_up_to(self.max_batch),
+            engine.device_slug,
+            details=engine.conditions,
+            rounds=self.rounds,
+            time_limit=self.time_limit_s,
+        )
+        out = self.out or source
+        out.mkdir(parents=True, exist_ok=True)
+        write_latency(out, latency)
+        print(latency_path(out, engine.device_slug))
