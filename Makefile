@@ -33,10 +33,13 @@ format: .venv/.done
 # The shipped network from nothing: anchors side by side on two cores, joined, trained together, measured.
 digits: .venv/.done
 	$(MAKE) -j2 digits-anchors
-	$(MALLOC) $(BIN)/stitchserve train --family digits --data digits --out $(RUN)/joint --batch 64 --steps 3000 \
-		--lr 1e-3 --warmup 100 --beta2 0.98 --clip 1 --threads 2 --init-images 4000 \
+	$(MALLOC) $(BIN)/stitchserve train --family digits --data digits --out $(RUN)/joint --batch 32 --steps 12000 \
+		--lr 1e-3 --warmup 100 --beta2 0.98 --clip 1 --fused --threads 2 --init-images 4000 \
 		--anchors $(RUN)/small/model.safetensors,$(RUN)/medium/model.safetensors,$(RUN)/large/model.safetensors
-	cp $(RUN)/joint/model.safetensors checkpoints/digits.safetensors
+	$(MALLOC) $(BIN)/stitchserve train --family digits --data digits --out $(RUN)/final --batch 32 --steps 2400 \
+		--lr 5e-4 --warmup 100 --beta2 0.98 --clip 1 --fused --threads 2 --stitches all,2x20 \
+		--start $(RUN)/joint/model.safetensors
+	cp $(RUN)/final/model.safetensors checkpoints/digits.safetensors
 	$(MALLOC) $(BIN)/stitchserve evaluate --family digits --data digits --split test \
 		--journal $(RUN)/evaluation.jsonl --table lookup_tables/digits
 	$(BIN)/python -m stitching.digits checkpoints/samples

@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         _refuse("; ".join(f"{_option(fault['loc'])}: {fault['msg']}" for fault in error.errors()))
     except (ValueError, OSError) as error:
         _refuse(str(error))
+    except ModuleNotFoundError as error:
+        _refuse(f"{arguments[0]} needs {error.name}: pip install 'stitchserve[train]'")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -38,7 +38,7 @@ class Evaluate(BaseModel):
         data = open_data(self.data, model.family)
         weights = sha256(path)
         journal = self.journal or self.table / "evaluation.jsonl"
-        chosen = drawable(model, self.stitches)
+        chosen = tuple(dict.fromkeys(drawable(model, self.stitches)))
         top1, images = evaluate(
             model, data, chosen, split=self.split, journal=journal, weights=weights, batch=self.batch
         )

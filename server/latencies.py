@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 from lookup_tables.profile import affordable, profile
@@ -25,7 +26,7 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
     table interpolates between them. Raises TableError for a bad table or latency file.
     """
     table = LookupTable.load(folder)
-    kept_in = cache / table.family.name
+    kept_in = cache / f"{table.family.name}-{_fingerprint(engine, table)}"
     for path in (latency_path(folder, engine.device_slug), latency_path(kept_in, engine.device_slug)):
         if path.is_file():
             log.info("latencies of this device: %s", path)
@@ -51,6 +52,13 @@ def measure(engine: Engine, table: LookupTable, kept_in: Path, max_batch: int, t
     path = write_latency(kept_in, latency)
     log.info("kept in %s", path)
     return path
+
+
+def _fingerprint(engine: Engine, table: LookupTable) -> str:
+    """Changes when latencies measured earlier no longer hold: other networks, another torch, another dtype."""
+    networks = [(entry.route, entry.flops) for entry in table.entries]
+    conditions = {key: value for key, value in engine.conditions.items() if key != "date"}
+    return sha256(repr((networks, conditions)).encode()).hexdigest()[:12]
 
 
 def _seconds(call: Callable[[], None]) -> float:

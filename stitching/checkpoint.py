@@ -67,8 +67,19 @@ def save(model: SNNet, path: Path) -> str:
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, partial, {"schema": SCHEMA, "family": model.family.name, "config": config})
+    _order_metadata(partial)
     partial.replace(path)
     return sha256(path)
+
+
+def _order_metadata(path: Path) -> None:
+    """The library writes the metadata in a random order; in a fixed one equal weights have equal sha256."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
 
 
 def sha256(path: Path) -> str:

@@ -117,7 +117,8 @@ def seeded(*numbers: int) -> Iterator[None]:
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     python, legacy = random.getstate(), np.random.get_state()
     # A DataLoader's worker must not touch CUDA, which its parent may have started before the fork.
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = [torch.cuda.current_device()] if started else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         random.seed(seed)

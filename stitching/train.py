@@ -38,7 +38,7 @@ class TrainConfig(BaseModel):
     anchors: tuple[Path, ...] = Field((), description="one checkpoint per anchor, joined by least squares")
     pretrained: bool = Field(False, description="start from timm's pretrained anchors, joined by least squares")
     init_images: int = Field(1000, ge=1, description="images that the least-squares stitching layers are solved from")
-    stitches: str = Field("all", description="what a step draws from: all, anchors, or ids such as 0,2,5")
+    stitches: str = Field("all", description="drawn from, a stitch a step: all, anchors, ids; 2x20 is 20 times 2")
     steps: int = Field(10_000, ge=1)
     batch: int = Field(128, ge=1, description="images per step and process")
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
@@ -46,6 +46,7 @@ class TrainConfig(BaseModel):
     warmup: int = Field(500, ge=0, description="steps of linear warm-up")
     weight_decay: float = Field(0.05, ge=0)
     beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's second decay rate")
+    fused: bool = Field(False, description="AdamW as one kernel: faster, sums in another order")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
     drop_path: float = Field(0.0, ge=0, lt=1)
@@ -78,7 +79,7 @@ def train(config: TrainConfig) -> Path:
             model = starting_model(config).to(device).train()
         drawn = drawable(model, config.stitches)
         optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, config.beta2)
+            parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, config.beta2), fused=config.fused
         )
         scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
         teacher = load_teacher(config, device)
@@ -96,9 +97,7 @@ def train(config: TrainConfig) -> Path:
                 inputs, targets = images.to(device), labels.to(device)
                 loss = objective(config, net(inputs, stitch), targets, inputs, teacher)
             if not math.isfinite(loss.item()):
-                raise FloatingPointError(
-                    f"loss is {loss.item()} at step {step}, stitch {stitch.id}: lower the learning rate"
-                )
+                raise ValueError(f"loss is {loss.item()} at step {step}, stitch {stitch.id}: lower the learning rate")
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if config.clip:
                 scaler.unscale_(optimizer)
@@ -149,18 +148,20 @@ def starting_model(config: TrainConfig) -> SNNet:
 
 
 def drawable(model: SNNet, stitches: str) -> tuple[Stitch, ...]:
-    """The stitches that "all", "anchors" or a list of ids such as "0,2,5" names; ValueError for anything else."""
-    if stitches == "all":
-        return model.stitches
-    if stitches == "anchors":
-        return tuple(stitch for stitch in model.stitches if stitch.is_anchor)
-    try:
-        ids = [int(part) for part in stitches.split(",")]
-    except ValueError:
-        raise ValueError(f"stitches: expected all, anchors or ids such as 0,2,5, got {stitches!r}") from None
-    if unknown := [i for i in ids if not 0 <= i < len(model.stitches)]:
-        raise ValueError(f"stitches: no stitch {unknown[0]}; the family has 0 to {len(model.stitches) - 1}")
-    return tuple(model.stitches[i] for i in ids)
+    """The stitches that a list of "all", "anchors" and ids names: "0,2,5"; "all,2x20" has stitch 2 another 20 times.
+
+    ValueError for anything else.
+    """
+    named = {"all": model.stitches, "anchors": tuple(stitch for stitch in model.stitches if stitch.is_anchor)}
+    named |= {str(stitch.id): (stitch,) for stitch in model.stitches}
+    drawn: list[Stitch] = []
+    for part in stitches.split(","):
+        name, _, times = part.strip().partition("x")
+        if name not in named or not (times or "1").isdecimal():
+            last = len(model.stitches) - 1
+            raise ValueError(f"stitches: {part!r} is none of all, anchors, ids 0 to {last}, as in 0,2,5 or all,2x20")
+        drawn += named[name] * int(times or "1")
+    return tuple(drawn)
 
 
 def draw(stitches: tuple[Stitch, ...], seed: int, rank: int, step: int) -> Stitch:

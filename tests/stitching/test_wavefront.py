@@ -1,0 +1,136 @@
+"""Which rows run which step together, and that no row notices."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import recipe
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_families import SMALL, with_recipe_weights
+from torch import Tensor
+
+from stitching.enumeration import paired_stitches
+from stitching.model import SNNet
+from stitching.stitch import Stitch
+from stitching.wavefront import order, run_mixed
+
+DEIT = paired_stitches(12, 3, 2, 1, nearest=True)
+acyclic = st.lists(st.sets(st.integers(0, 9)).map(sorted), max_size=8)
+"""Paths whose steps rise: no two of them wait for each other."""
+anyhow = st.lists(st.lists(st.integers(0, 6), max_size=6), max_size=6)
+
+
+def steps(stitch: Stitch) -> list[str]:
+    """The names of a stitch's module calls."""
+    names = [f"stem{stitch.segments[0].anchor}"]
+    for segment, layer in zip(stitch.segments, [*stitch.layers, None], strict=True):
+        names += [f"block{segment.anchor}.{i}" for i in range(segment.start, segment.stop)]
+        names += [] if layer is None else [f"layer{layer}"]
+    return [*names, f"head{stitch.segments[-1].anchor}{stitch.is_anchor}"]
+
+
+def walked(paths: Sequence[Sequence[object]]) -> list[list[object]]:
+    """What each path runs, read off the common order."""
+    calls = order(paths)
+    return [[step for step, members in calls if index in members] for index in range(len(paths))]
+
+
+@settings(deadline=None)
+@given(anyhow)
+def test_every_path_runs_its_own_steps_in_order(paths: list[list[int]]) -> None:
+    assert walked(paths) == paths
+    assert all(members for _, members in order(paths))
+
+
+@settings(deadline=None)
+@given(acyclic)
+def test_a_step_runs_once_with_everybody_who_needs_it(paths: list[list[int]]) -> None:
+    calls = order(paths)
+    assert Counter(step for step, _ in calls) == Counter({step for path in paths for step in path})
+    for step, members in calls:
+        assert members == {index for index, path in enumerate(paths) if step in path}
+
+
+def test_each_module_of_the_deit_family_is_called_once_for_all_71_stitches() -> None:
+    paths = [steps(stitch) for stitch in DEIT]
+    assert len(order(paths)) == len({step for path in paths for step in path})
+
+
+def test_32_rows_over_the_frontier_need_far_fewer_calls_than_alone() -> None:
+    flops = {row["id"]: row["flops"] for row in recipe.stored("results_deit")}
+    top1 = {row["id"]: row["acc1"] for row in recipe.stored("results_deit")}
+    cheaper = {a: [b for b in flops if flops[b] <= flops[a] and b != a] for a in flops}
+    frontier = [a for a in flops if all(top1[b] < top1[a] for b in cheaper[a])]
+    assert len(frontier) == 39
+    paths = [steps(DEIT[stitch]) for stitch in frontier[:: len(frontier) // 32][:32]]
+    assert len(order(paths)) < sum(map(len, paths)) / 5
+
+
+def test_paths_that_wait_for_one_another_still_all_finish() -> None:
+    there_and_back = [["a", "b", "c"], ["b", "a", "c"], ["b", "a", "c"]]
+    assert walked(there_and_back) == there_and_back
+    # The most go first, and the circle costs no more than running one step twice.
+    assert order(there_and_back)[0] == ("b", frozenset({1, 2}))
+    assert len(order(there_and_back)) == 4
+
+
+@pytest.fixture(scope="module")
+def small() -> SNNet:
+    return with_recipe_weights(SMALL)
+
+
+class Counting:
+    """A step that remembers how many rows it was called with."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.rows: list[int] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        return x * self.factor + 1
+
+
+def test_shared_steps_are_called_once_with_all_their_rows() -> None:
+    first, second, third = Counting(2), Counting(3), Counting(5)
+    out = run_mixed(torch.arange(4.0), [(first, third), (second, third), (first, third), (first, second, third)])
+    assert (first.rows, second.rows, third.rows) == ([3], [2], [4])
+    assert out.tolist() == [6.0, 21.0, 26.0, 111.0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_rows_come_back_in_their_places_whatever_the_mixture(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(1, 7))
+    kinds = [Counting(factor) for factor in (1.0, 2.0, 3.0, -1.0)]
+    path = st.lists(st.sampled_from(kinds), min_size=1, max_size=5)
+    paths = data.draw(st.lists(path, min_size=rows, max_size=rows))
+    images = torch.arange(float(rows * 2)).reshape(rows, 2)
+    expected = images.clone()
+    for row, own in enumerate(paths):
+        for step in own:
+            expected[row] = step(expected[row : row + 1])[0]
+    assert torch.equal(run_mixed(images, paths), expected)
+
+
+def test_a_mixed_batch_answers_each_row_as_if_alone(small: SNNet) -> None:
+    ids = [*torch.randperm(71, generator=torch.Generator().manual_seed(1)).tolist(), 3, 3, 70, 0]
+    stitches = [small.stitches[i] for i in ids]
+    images = recipe.images((len(ids), 3, 32, 32))
+    with torch.inference_mode():
+        together = small(images, stitches)
+        alone = torch.cat([small(images[row : row + 1], stitch) for row, stitch in enumerate(stitches)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_one_stitch_in_every_row_is_the_ordinary_batch(small: SNNet) -> None:
+    images = recipe.images((5, 3, 32, 32))
+    with torch.inference_mode():
+        assert torch.equal(small(images, [small.stitches[9]] * 5), small(images, small.stitches[9]))
+
+
+def test_a_batch_needs_one_stitch_per_row(small: SNNet) -> None:
+    with pytest.raises(ValueError, match="3 images but 2 stitches"):
+        small(recipe.images((3, 3, 32, 32)), small.stitches[:2])

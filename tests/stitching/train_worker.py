@@ -1,0 +1,11 @@
+"""Trains the tiny family as the JSON config on the command line says: one process of `torchrun`'s."""
+
+import sys
+
+from small_families import TINY, registered
+
+from stitching.train import TrainConfig, train
+
+if __name__ == "__main__":
+    with registered(TINY):
+        sys.stdout.write(f"{train(TrainConfig.model_validate_json(sys.argv[1]))}\n")
