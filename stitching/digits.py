@@ -61,6 +61,7 @@ class Digits:
     ) -> None:
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
         self.curriculum, self.held_out_images = curriculum, held_out
+        self._composed: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = {}
 
     def training(self, first: int, steps: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the steps first..steps-1: images (batch, 3, 64, 64) and class numbers (batch,)."""
@@ -74,9 +75,13 @@ class Digits:
 
     def held_out(self, split: str, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The split's fixed images at full difficulty, in the same order always."""
-        source, generator = scans(split), Generator().manual_seed(HELD_OUT_SEED[split])
-        for start in range(0, self.held_out_images, batch):
-            images, classes = compose(source, min(batch, self.held_out_images - start), FULL, generator)
+        # Composed once: evaluation comes back for them with every stitch.
+        key = split, batch
+        if key not in self._composed:
+            source, generator = scans(split), Generator().manual_seed(HELD_OUT_SEED[split])
+            sizes = [min(batch, self.held_out_images - start) for start in range(0, self.held_out_images, batch)]
+            self._composed[key] = [compose(source, size, FULL, generator) for size in sizes]
+        for images, classes in self._composed[key]:
             yield self._normalise(images), classes
 
     def _normalise(self, images: Tensor) -> Tensor:

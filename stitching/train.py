@@ -134,6 +134,8 @@ def _process_group() -> Iterator[int]:
 def starting_model(config: TrainConfig) -> SNNet:
     """The network before its first step: from a checkpoint, from joined anchors, or fresh."""
     model = SNNet(named_family(config.family), config.drop_path)
+    if (config.out / "last.pt").is_file():
+        return model  # about to be resumed, weights and all
     if config.start:
         model.load_state_dict(checkpoint.load(config.family, config.start).state_dict())
     elif config.anchors or config.pretrained:
