@@ -68,6 +68,7 @@ def save(model: SNNet, path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, partial, {"schema": SCHEMA, "family": model.family.name, "config": config})
     _order_metadata(partial)
+    partial.chmod(0o644)  # the library writes for its owner alone; a server runs as another user
     partial.replace(path)
     return sha256(path)
 

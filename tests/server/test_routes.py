@@ -159,7 +159,8 @@ def test_a_batch_answers_each_image_in_order(client: httpx.Client, sample: bytes
     assert results[2]["status"] == 422
     assert results[3]["status"] == 415
     same = client.post("/classify/batch?budget=20MFLOPs", files=parts[::2]).json()["results"]
-    assert [r["predictions"] for r in same] == [results[0]["predictions"]] * 2
+    assert [r["predictions"][0]["label"] for r in same] == [results[0]["predictions"][0]["label"]] * 2
+    assert {r["stitch"]["id"] for r in same} == {results[0]["stitch"]["id"]}
 
 
 def test_a_batch_with_a_wrong_number_of_budgets_is_refused(client: httpx.Client, sample: bytes) -> None:

@@ -47,6 +47,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     model = with_recipe_weights(TINY)
     path = tmp_path / "new" / "tiny.safetensors"
     assert save(model.train(), path) == sha256(path)
+    assert path.stat().st_mode & 0o777 == 0o644, "a server of another user reads it"
     loaded = stitching.load("tiny", path)
     assert not loaded.training
     assert loaded.family == TINY
