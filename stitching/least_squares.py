@@ -3,8 +3,7 @@
 With X the features before a join, a column of ones appended, and Y those after it, the layer is pinv(X) Y. The
 reference's pseudo-inverse is truncated: directions of X whose singular value is at most
 max(rows, columns) * eps(float32) of the largest are dropped. Only the products X'X and X'Y are kept, in float64, so
-any number of images can be used. The rows in that rule are those of at most 100 images, the reference's batch: with
-the rows of thousands it would drop most directions, and the stitches would start from chance.
+any number of images can be used.
 """
 
 from collections.abc import Iterable
@@ -28,20 +27,16 @@ class Join:
     layer: LayerKey
 
 
-REFERENCE_IMAGES = 100
-
-
 class NormalEquations:
     """Sums of X'X and X'Y over batches of rows, and the truncated least-squares map they give."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
-        self.images = self.rows = 0
+        self.rows = 0
         self.gram = torch.zeros(width_in + 1, width_in + 1, dtype=torch.float64)
         self.cross = torch.zeros(width_in + 1, width_out, dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Add the features of N images before and after the join: x (N, ..., width_in), y (N, ..., width_out)."""
-        self.images += len(x)
+        """Add rows x (..., width_in) and y (..., width_out)."""
         x = x.flatten(0, -2).double().cpu()
         y = y.flatten(0, -2).double().cpu()
         x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
@@ -55,8 +50,7 @@ class NormalEquations:
             raise ValueError("least squares needs at least one batch of images")
         squares, directions = torch.linalg.eigh(self.gram)  # squares of X's singular values, ascending
         singular = squares.clamp(min=0).sqrt()
-        rows = self.rows * min(1, REFERENCE_IMAGES / self.images)
-        cut = max(rows, len(self.gram)) * torch.finfo(torch.float32).eps * singular[-1]
+        cut = max(self.rows, len(self.gram)) * torch.finfo(torch.float32).eps * singular[-1]
         inverse = torch.where(singular > cut, 1 / squares, 0)
         solution = (directions * inverse) @ (directions.T @ self.cross)  # (width_in + 1, width_out)
         return solution[:-1].T.float(), solution[-1].float()
