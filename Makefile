@@ -4,8 +4,8 @@ RUN = runs/digits
 
 # Freed memory is kept instead of handed back and faulted in again at every step.
 MALLOC = MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
-ANCHOR = --family digits --data digits --batch 64 --lr 2e-3 --warmup 100 --beta2 0.98 --clip 1 --curriculum 0.4 \
-	--position-std 0.3 --threads 1
+TRAIN = $(MALLOC) $(BIN)/stitchserve train --family digits --data digits --warmup 100 --beta2 0.98 --clip 1 --fused
+ANCHOR = $(TRAIN) --batch 64 --lr 2e-3 --curriculum 0.4 --position-std 0.3 --threads 1
 
 .PHONY: serve test check format digits digits-anchors
 
@@ -33,13 +33,10 @@ format: .venv/.done
 # The shipped network from nothing: anchors side by side on two cores, joined, trained together, measured.
 digits: .venv/.done
 	$(MAKE) -j2 digits-anchors
-	$(MALLOC) $(BIN)/stitchserve train --family digits --data digits --out $(RUN)/joint --batch 32 --steps 12000 \
-		--lr 1e-3 --warmup 100 --beta2 0.98 --clip 1 --fused --threads 2 --init-images 4000 \
+	$(TRAIN) --out $(RUN)/joint --batch 32 --steps 26000 --lr 1.5e-3 --threads 2 --init-images 4000 \
+		--stitches all,3-24x2,25-32,0x3,1x3,2x9 \
 		--anchors $(RUN)/small/model.safetensors,$(RUN)/medium/model.safetensors,$(RUN)/large/model.safetensors
-	$(MALLOC) $(BIN)/stitchserve train --family digits --data digits --out $(RUN)/final --batch 32 --steps 2400 \
-		--lr 5e-4 --warmup 100 --beta2 0.98 --clip 1 --fused --threads 2 --stitches all,2x20 \
-		--start $(RUN)/joint/model.safetensors
-	cp $(RUN)/final/model.safetensors checkpoints/digits.safetensors
+	cp $(RUN)/joint/model.safetensors checkpoints/digits.safetensors
 	$(MALLOC) $(BIN)/stitchserve evaluate --family digits --data digits --split test \
 		--journal $(RUN)/evaluation.jsonl --table lookup_tables/digits
 	$(BIN)/python -m stitching.digits checkpoints/samples
@@ -47,10 +44,10 @@ digits: .venv/.done
 digits-anchors: $(RUN)/large/model.safetensors $(RUN)/medium/model.safetensors
 
 $(RUN)/large/model.safetensors: | .venv/.done
-	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 2 --steps 3200 --out $(RUN)/large
+	$(ANCHOR) --stitches 2 --steps 1600 --out $(RUN)/large
 
 $(RUN)/medium/model.safetensors: $(RUN)/small/model.safetensors
-	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 1 --steps 4000 --out $(RUN)/medium
+	$(ANCHOR) --stitches 1 --steps 2000 --out $(RUN)/medium
 
 $(RUN)/small/model.safetensors: | .venv/.done
-	$(MALLOC) $(BIN)/stitchserve train $(ANCHOR) --stitches 0 --steps 4000 --out $(RUN)/small
+	$(ANCHOR) --stitches 0 --steps 2000 --out $(RUN)/small

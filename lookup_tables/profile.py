@@ -39,14 +39,17 @@ def profile(
     A first round is thrown away: it warms up. Then come `rounds` rounds, fewer if the next one would end later than
     `time_limit` seconds after the start, but never less than three (or `rounds`). p50 and p99 are nearest-rank
     quantiles: the smallest measurement that at least that share of them do not exceed. With fewer than 100 runs the
-    p99 is therefore the slowest run: with few it says little about the tail. ValueError if there is nothing to measure.
+    p99 is therefore the slowest run: with few it says little about the tail. `progress` is a bar, shown on terminals
+    alone. ValueError if there is nothing to measure.
     """
     pairs = list(product(stitches, batches))
     if not pairs or rounds < 1 or min(batches) < 1:
         raise ValueError("a profile needs a stitch, a batch size of at least 1 and a round")
     seconds: dict[tuple[int, int], list[float]] = {pair: [] for pair in pairs}
     start = clock()
-    with tqdm(total=(rounds + 1) * len(pairs), desc=f"profile {device}", unit="run", disable=not progress) as bar:
+    with tqdm(
+        total=(rounds + 1) * len(pairs), desc=f"profile {device}", unit="run", disable=None if progress else True
+    ) as bar:
         _round(run, pairs, clock, bar.update)
         for done in range(rounds):
             # The warm-up counts as a round here: it may be slower, so the guess errs towards stopping early.

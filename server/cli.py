@@ -1,6 +1,7 @@
 """The command line: stitchserve serve | profile | evaluate | train | stitches."""
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -18,6 +19,9 @@ COMMANDS: Mapping[str, str] = {
     "train": "server.training:Train",
     "stitches": "server.listing:Stitches",
 }
+OPTIONAL: Mapping[str, str] = {"sklearn": "train"}
+"""Modules that may be missing, and the extra that brings them."""
+
 USAGE = """usage: stitchserve COMMAND [options]
 
   serve      answer images over HTTP
@@ -37,6 +41,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0)
     if arguments[0] not in COMMANDS:
         _refuse(f"no command {arguments[0]!r}\n{USAGE}")
+    if arguments[0] == "serve":
+        # The first process of a container ignores SIGTERM until it is handled, which the server does once it listens.
+        signal.signal(signal.SIGTERM, _leave)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         CliApp.run(_command(arguments[0]), cli_args=arguments[1:])
@@ -45,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         _refuse(str(error))
     except ModuleNotFoundError as error:
-        _refuse(f"{arguments[0]} needs {error.name}: pip install 'stitchserve[train]'")
+        if error.name not in OPTIONAL:
+            raise
+        _refuse(f"{error.name} is not installed: pip install 'stitchserve[{OPTIONAL[error.name]}]'")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -62,6 +71,10 @@ def _command(name: str) -> type[BaseModel]:
         env_prefix=PREFIX if name == "serve" else f"{PREFIX}{name}_",
     )
     return type(name, (command,), {"__doc__": command.__doc__, "model_config": config})
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
 
 
 def _option(location: tuple[int | str, ...]) -> str:

@@ -23,35 +23,35 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
     """The table with this device's latencies: from the table's folder, else from `cache`, else profiled and kept there.
 
     Profiling takes about `time_limit` seconds at most: as many frontier stitches and batch sizes as that affords; the
-    table interpolates between them. Raises TableError for a bad table or latency file.
+    table interpolates between them. What is kept is measured anew once more is affordable: the machine was busy then,
+    or the limit lower. Raises TableError for a bad table or latency file.
     """
     table = LookupTable.load(folder)
-    kept_in = cache / f"{table.family.name}-{_fingerprint(engine, table)}"
-    for path in (latency_path(folder, engine.device_slug), latency_path(kept_in, engine.device_slug)):
-        if path.is_file():
-            log.info("latencies of this device: %s", path)
-            return LookupTable.load(folder, path)
-    path = measure(engine, table, kept_in, max_batch, time_limit)
-    return LookupTable.load(folder, path)
-
-
-def measure(engine: Engine, table: LookupTable, kept_in: Path, max_batch: int, time_limit: float) -> Path:
-    """Profile as much of the frontier as `time_limit` seconds afford, and write it into `kept_in`."""
+    given = latency_path(folder, engine.device_slug)
+    if given.is_file():
+        log.info("latencies of this device: %s", given)
+        return LookupTable.load(folder, given)
     flops = {entry.stitch: entry.flops for entry in table.frontier()}
     dearest = max(flops, key=flops.__getitem__)
     per_flop = _seconds(lambda: engine.run_once(dearest, 1)) / flops[dearest]
     stitches, batches = affordable(flops, batches_up_to(max_batch), per_flop, time_limit)
+    kept_in = cache / f"{table.family.name}-{_fingerprint(engine, table)}"
+    kept = latency_path(kept_in, engine.device_slug)
+    if kept.is_file():
+        known = LookupTable.load(folder, kept)
+        if known.latency and len(known.latency.measurements) >= len(stitches) * len(batches):
+            log.info("latencies of this device: %s", kept)
+            return known
     log.info(
-        "no latencies for %s: profiling %d of %d frontier stitches at batches of %s, for about %.0f s at most",
-        engine.device_slug, len(stitches), len(flops), ", ".join(map(str, batches)), time_limit,
+        "profiling %d of %d frontier stitches on %s at batches of %s, for about %.0f s at most",
+        len(stitches), len(flops), engine.device_slug, ", ".join(map(str, batches)), time_limit,
     )  # fmt: skip
     latency = profile(
         engine.run_once, stitches, batches, engine.device_slug, details=engine.conditions, time_limit=time_limit
     )
     kept_in.mkdir(parents=True, exist_ok=True)
-    path = write_latency(kept_in, latency)
-    log.info("kept in %s", path)
-    return path
+    log.info("kept in %s", write_latency(kept_in, latency))
+    return LookupTable.load(folder, kept)
 
 
 def _fingerprint(engine: Engine, table: LookupTable) -> str:

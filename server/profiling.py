@@ -21,7 +21,7 @@ class Profile(BaseModel):
     checkpoint: Path | None = Field(None, description="its weights; none: those that ship with the family")
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: what torch takes by itself")
     stitches: Literal["frontier", "all"] = "frontier"
     max_batch: int = Field(32, ge=1, le=1024, description="largest batch; powers of two up to it are measured")
     rounds: int = Field(30, ge=3, description="measurements of each")

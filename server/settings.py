@@ -1,14 +1,19 @@
 """Everything an operator can set: one class for the environment (`STITCHSERVE_*`) and the command line."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "STITCHSERVE_"
+
+# Kubernetes gives every container the addresses of a Service, under the Service's name: here one called stitchserve.
+SERVICE_LINK = re.compile(PREFIX + r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
 class Settings(BaseSettings):
@@ -20,7 +25,9 @@ class Settings(BaseSettings):
     checkpoint: Path | None = Field(None, description="its weights; none: those that ship with the family")
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of the engine; none: every core given")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of the engine; none: what torch takes by itself"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535)
     slo_ms: float = Field(50.0, gt=0, le=3_600_000, description="the deadline of a request that brings none")
@@ -39,6 +46,12 @@ class Settings(BaseSettings):
         description="folder that keeps measured latencies",
     )
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_service_link(cls, port: object) -> object:
+        linked = port == os.environ.get(f"{PREFIX}PORT") and SERVICE_ADDRESS.fullmatch(str(port))
+        return cls.model_fields["port"].default if linked else port
+
     @model_validator(mode="after")
     def _no_unknown_variable(self) -> Self:
         check_environment(os.environ, type(self).model_fields)
@@ -51,8 +64,8 @@ class Settings(BaseSettings):
 
 
 def check_environment(environment: Mapping[str, str], fields: Mapping[str, object]) -> None:
-    """ValueError for a `STITCHSERVE_*` variable that sets nothing: most likely a misspelt one."""
+    """ValueError for a `STITCHSERVE_*` variable that sets nothing, most likely a misspelt one; service links may."""
     known = {f"{PREFIX}{field}".upper() for field in fields}
     for name in environment:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not SERVICE_LINK.fullmatch(name):
             raise ValueError(f"{name} sets nothing; there are {', '.join(sorted(known))}")

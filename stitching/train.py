@@ -6,6 +6,7 @@ interrupted and resumed is the run that was not.
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ class TrainConfig(BaseModel):
     anchors: tuple[Path, ...] = Field((), description="one checkpoint per anchor, joined by least squares")
     pretrained: bool = Field(False, description="start from timm's pretrained anchors, joined by least squares")
     init_images: int = Field(1000, ge=1, description="images that the least-squares stitching layers are solved from")
-    stitches: str = Field("all", description="drawn from, a stitch a step: all, anchors, ids; 2x20 is 20 times 2")
+    stitches: str = Field("all", description="drawn from, a stitch a step: all, anchors, ids, 3-24; 2x20 is 20 times 2")
     steps: int = Field(10_000, ge=1)
     batch: int = Field(128, ge=1, description="images per step and process")
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
@@ -150,19 +151,20 @@ def starting_model(config: TrainConfig) -> SNNet:
 
 
 def drawable(model: SNNet, stitches: str) -> tuple[Stitch, ...]:
-    """The stitches that a list of "all", "anchors" and ids names: "0,2,5"; "all,2x20" has stitch 2 another 20 times.
+    """The stitches that a list of "all", "anchors", ids and ranges of ids names: "0,2,5"; "all,3-24x2,2x20".
 
-    ValueError for anything else.
+    A number after an x says how often. ValueError for anything else.
     """
     named = {"all": model.stitches, "anchors": tuple(stitch for stitch in model.stitches if stitch.is_anchor)}
-    named |= {str(stitch.id): (stitch,) for stitch in model.stitches}
     drawn: list[Stitch] = []
     for part in stitches.split(","):
-        name, _, times = part.strip().partition("x")
-        if name not in named or not (times or "1").isdecimal():
-            last = len(model.stitches) - 1
-            raise ValueError(f"stitches: {part!r} is none of all, anchors, ids 0 to {last}, as in 0,2,5 or all,2x20")
-        drawn += named[name] * int(times or "1")
+        match = re.fullmatch(r"(all|anchors|(\d+)(?:-(\d+))?)(?:x([1-9]\d*))?", part.strip(), re.ASCII)
+        name, first, last, times = match.groups() if match else ("", None, None, None)
+        chosen = model.stitches[int(first) : int(last or first) + 1] if first else named.get(name, ())
+        if not chosen or int(last or first or 0) >= len(model.stitches):
+            ids = f"ids 0 to {len(model.stitches) - 1}"
+            raise ValueError(f"stitches: {part!r} is none of all, anchors, {ids}, as in 0,2,5 or all,3-24x2,2x20")
+        drawn += chosen * int(times or "1")
     return tuple(drawn)
 
 

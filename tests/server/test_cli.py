@@ -86,6 +86,17 @@ def test_while_draining_it_is_not_ready_but_serves(started: Process, sample: byt
     assert started.process.wait(60) == 0
 
 
+def test_sigterm_while_it_starts_ends_it_at_once_with_0(cache: Path) -> None:
+    environment = os.environ | {"STITCHSERVE_CACHE": str(cache / "none")}
+    command = [*ENTRY, "serve", "--port", str(free_port()), "--profile-s", "300"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any("profiling" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
 def refusal(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
         [*ENTRY, *arguments], check=False, capture_output=True, text=True, env=os.environ | environment, timeout=120

@@ -8,9 +8,12 @@ from types import MappingProxyType
 import pytest
 
 from lookup_tables.profile import LEAST_ROUNDS, affordable
-from lookup_tables.table import folder
+from lookup_tables.table import LookupTable, folder
 from server.engine import Engine
 from server.latencies import batches_up_to, table_for
+
+PROBES = 4
+"""Runs of the dearest stitch that tell how much profiling is affordable."""
 
 
 class Counting(Engine):
@@ -39,9 +42,19 @@ def test_profiled_once_then_taken_from_the_cache(engine: Counting, tmp_path: Pat
     (kept,) = tmp_path.rglob("latency.*.csv")
     assert kept.parent.name.startswith("digits-")
     runs = engine.runs
-    again = table_for(engine, folder("digits"), tmp_path, max_batch=4, time_limit=0.5)
-    assert engine.runs == runs
+    again = table_for(engine, folder("digits"), tmp_path, max_batch=4, time_limit=1e-9)
+    assert engine.runs == runs + PROBES
     assert again.latency == first.latency
+
+
+def test_a_poorer_profile_is_replaced_once_more_is_affordable(engine: Counting, tmp_path: Path) -> None:
+    poor = table_for(engine, folder("digits"), tmp_path, max_batch=2, time_limit=1e-9)
+    rich = table_for(engine, folder("digits"), tmp_path, max_batch=2, time_limit=3)
+    assert poor.latency
+    assert rich.latency
+    assert len(poor.latency.measurements) == 2
+    assert len(rich.latency.measurements) > 2
+    assert LookupTable.load(folder("digits"), next(tmp_path.rglob("latency.*.csv"))).latency == rich.latency
 
 
 def test_another_torch_or_dtype_is_measured_anew(engine: Counting, tmp_path: Path) -> None:

@@ -32,6 +32,26 @@ def test_a_misspelt_variable_stops_the_start(clean: pytest.MonkeyPatch) -> None:
         Settings()
 
 
+def test_kubernetes_service_links_are_no_settings(clean: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.11",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": "tcp://10.0.0.11:80",
+        "PORT_80_TCP": "tcp://10.0.0.11:80",
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_ADDR": "10.0.0.11",
+        "SLO_MS": "70",
+    }.items():
+        clean.setenv(f"STITCHSERVE_{name}", value)
+    settings = Settings()
+    assert (settings.port, settings.slo_ms) == (8000, 70)
+    assert Settings(port=9000).port == 9000
+    with pytest.raises(ValidationError, match="port"):
+        Settings.model_validate({"port": "tcp://10.0.0.12:80"})  # not the link: asked for
+
+
 @pytest.mark.parametrize(("name", "value"), [("port", 70000), ("slo_ms", 0), ("slo_ms", "fast"), ("threads", 0)])
 def test_a_bad_value_names_its_field(clean: pytest.MonkeyPatch, name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):

@@ -192,13 +192,21 @@ def test_a_step_draws_by_seed_rank_and_number_alone() -> None:
 
 @pytest.mark.parametrize(
     ("text", "ids"),
-    [("all", range(6)), ("anchors", (0, 1)), ("3", (3,)), ("0, 2,5", (0, 2, 5)), ("0,2x3", (0, 2, 2, 2))],
+    [
+        ("all", range(6)),
+        ("anchors", (0, 1)),
+        ("3", (3,)),
+        ("0, 2,5", (0, 2, 5)),
+        ("0,2x3", (0, 2, 2, 2)),
+        ("1-3", (1, 2, 3)),
+        ("4-5x2,0-0", (4, 5, 4, 5, 0)),
+    ],
 )
 def test_stitches_are_named_by_word_or_by_id(text: str, ids: range) -> None:
     assert [stitch.id for stitch in drawable(SNNet(TINY), text)] == list(ids)
 
 
-@pytest.mark.parametrize("text", ["", "some", "1,,2", "1.5", "6", "-1", "1xx", "2x-1"])
+@pytest.mark.parametrize("text", ["", "some", "1,,2", "1.5", "6", "-1", "1xx", "2x-1", "2x0", "3-", "3-6", "5-3", "²"])
 def test_other_stitches_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^stitches: '.*' is none of all"):
         drawable(SNNet(TINY), text)
