@@ -1,5 +1,6 @@
 """Draws a lookup table: every stitch by cost and top-1, the frontier joined. The only file that imports matplotlib."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from lookup_tables.table import Cost, Entry, LookupTable, TableError
+
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # tells of every scan for fonts
 
 SUFFIXES = (".png", ".svg")
 

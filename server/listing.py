@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lookup_tables.plot import plot
 from lookup_tables.table import Cost, LookupTable, folder
 from server.schemas import StitchListed, listed
 
@@ -24,8 +25,6 @@ class Stitches(BaseModel):
         """Print the table, or draw it."""
         table = LookupTable.load(self.table or folder(self.family), self.latency)
         if self.plot:
-            from lookup_tables.plot import plot  # noqa: PLC0415 - matplotlib takes a second, and scans for fonts
-
             plot(table, self.plot, self.cost)
             print(self.plot)
             return
