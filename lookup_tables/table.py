@@ -32,7 +32,9 @@ SMALLEST_CAP = 1e-9  # stands for a cap of zero or less, so that an excess over 
 
 
 def folder(family: str) -> Path:
-    """The folder of a shipped table; TableError lists the families that have one."""
+    """The folder of a family's table: shipped, or beside the family's file; TableError lists those that ship."""
+    if family.endswith((".toml", ".json")):
+        return Path(family).with_suffix("")
     families = sorted(path.parent.name for path in SHIPPED.glob("*/family.json"))
     if family not in families:
         raise TableError(f"no lookup table for family {family!r}; there are {', '.join(families)}")

@@ -1,4 +1,4 @@
-"""The command line: stitchserve serve | profile | evaluate | train | stitches."""
+"""The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches."""
 
 import logging
 import signal
@@ -17,6 +17,8 @@ COMMANDS: Mapping[str, str] = {
     "profile": "server.profiling:Profile",
     "evaluate": "server.evaluation:Evaluate",
     "train": "server.training:Train",
+    "build": "server.building:Build",
+    "pull": "server.pulling:Pull",
     "stitches": "server.listing:Stitches",
 }
 OPTIONAL: Mapping[str, str] = {"sklearn": "train"}
@@ -28,6 +30,8 @@ USAGE = """usage: stitchserve COMMAND [options]
   profile    measure latency per stitch and batch size on this device
   evaluate   measure top-1 of every stitch and write the lookup table
   train      train a family on a folder of images
+  build      join trained anchors by least squares, without training
+  pull       download a family's released checkpoint
   stitches   list a family's stitches, or draw them
 
 stitchserve COMMAND --help tells more."""

@@ -1,18 +1,15 @@
 """`stitchserve evaluate`: measures top-1 of every stitch and writes the family's lookup table."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lookup_tables.records import Checkpoint, Entry, Family, FlopsSource, Preprocessing, Top1Source
-from lookup_tables.writer import write_family, write_labels, write_stitches
+from lookup_tables.records import Checkpoint
+from server.counting import measured_on, write_table
 from server.engine import pick_device
 from stitching.checkpoint import load, sha256, shipped
 from stitching.data import open_data
 from stitching.evaluate import evaluate
-from stitching.flops import flops, params
-from stitching.model import SNNet
 from stitching.train import drawable
 
 
@@ -42,36 +39,6 @@ class Evaluate(BaseModel):
         top1, images = evaluate(
             model, data, chosen, split=self.split, journal=journal, weights=weights, batch=self.batch
         )
-        source = f"measured by stitchserve evaluate on {images} images, split {self.split!r} of {_name(self.data)!r}"
-        self.table.mkdir(parents=True, exist_ok=True)
-        write_labels(self.table / "labels.txt", data.labels)
-        write_stitches(self.table, _entries(model, top1))
-        write_family(self.table, _family(model, Top1Source(source, images), Checkpoint(path.name, weights)))
-        print(self.table)
-
-
-def _name(data: str) -> str:
-    return Path(data).name
-
-
-def _entries(model: SNNet, top1: dict[int, float]) -> list[Entry]:
-    names = model.family.anchor_names
-    return [
-        Entry(stitch.id, stitch.route(names), cost, params(model, stitch), top1.get(stitch.id))
-        for stitch, cost in zip(model.stitches, flops(model), strict=True)
-    ]
-
-
-def _family(model: SNNet, top1: Top1Source, checkpoint: Checkpoint) -> Family:
-    family, p = model.family, model.family.preprocessing
-    return Family(
-        schema=1,
-        name=family.name,
-        anchors=family.anchor_names,
-        classes=family.classes,
-        labels="labels.txt",
-        top1=top1,
-        flops=FlopsSource("counted by stitchserve on the model", "multiply-adds as counted by fvcore"),
-        preprocessing=Preprocessing(**asdict(p)),
-        checkpoint=checkpoint,
-    )
+        source = measured_on(images, self.split, self.data)
+        checkpoint = Checkpoint(path.name, weights)
+        print(write_table(self.table, model, top1=top1, source=source, labels=data.labels, checkpoint=checkpoint))

@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stitching.families import FAMILIES, Family
+from stitching.families import FAMILIES, Family, beside
 from stitching.families import family as named_family
 from stitching.model import SNNet
+from stitching.released import adapted, timm_names
 
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 STATE_KEYS = ("model", "state_dict")
@@ -38,8 +39,9 @@ class CheckpointError(ValueError):
 
 
 def shipped(family: str) -> Path:
-    """Where the weights of a family that ships with some lie (the file need not exist)."""
-    return SHIPPED / f"{family}.safetensors"
+    """Where a family's weights lie that nobody names: shipped, or beside its file (they need not exist)."""
+    own = beside(family)
+    return own.with_name(own.name + ".safetensors") if own else SHIPPED / f"{family}.safetensors"
 
 
 def load(family: str, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> SNNet:
@@ -51,13 +53,27 @@ def load(family: str, checkpoint: str | Path | None = None, device: str | torch.
     chosen = named_family(family)
     path = shipped(family) if checkpoint is None else Path(checkpoint)
     if checkpoint is None and not path.is_file():
-        raise CheckpointError(f"no weights ship with family {family!r}: give the path of its checkpoint")
-    state = read_tensors(path, chosen)
-    with torch.device("meta"):  # no time spent on random weights that the file replaces
-        model = SNNet(chosen)
+        looked = f" ({path} does not exist)" if beside(family) else ""
+        raise CheckpointError(f"no weights ship with family {family!r}{looked}: give the path of its checkpoint")
+    tensors = read_tensors(path, chosen)
+    model = _unfilled(chosen)
+    try:
+        state = adapted(model.anchors, tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     check_state(path, f"family {chosen.name!r}", model.state_dict(), state)
     model.load_state_dict(state, assign=True)
     return model.to(device=device, dtype=torch.float32).eval()
+
+
+def _unfilled(family: Family) -> SNNet:
+    """A model whose weights are about to come from a file, and take no time now where that is possible."""
+    with torch.device("meta"):
+        model = SNNet(family)
+    in_files = set(model.state_dict())
+    if all(name in in_files for name, _ in model.named_buffers()):
+        return model
+    return SNNet(family)  # its anchors compute buffers that no file holds
 
 
 def save(model: SNNet, path: Path) -> str:
@@ -107,6 +123,10 @@ def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
         prefix = f"anchors.{index}."
         if any(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        try:
+            state = timm_names(anchor, state)
+        except ValueError as error:
+            raise CheckpointError(f"{files[index]}: {error}") from error
         check_state(files[index], f"anchor {spec.name!r}", anchor.state_dict(), state)
         anchor.load_state_dict(state)
 
@@ -200,10 +220,17 @@ def _others(keys: list[str]) -> str:
 
 
 def _hint(state: Mapping[str, Tensor]) -> str:
-    shapes = {key: tensor.shape for key, tensor in state.items()}
     for family in FAMILIES.values():
         with torch.device("meta"):
             model = SNNet(family)
-        if shapes == {key: tensor.shape for key, tensor in model.state_dict().items()}:
+        try:
+            named = adapted(model.anchors, state)
+        except ValueError:
+            continue
+        if _shapes(named) == _shapes(model.state_dict()):
             return f". It fits family {family.name!r}"
     return ""
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in state.items()}

@@ -13,6 +13,7 @@ from timm.data import create_transform
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader
 
 from stitching.digits import Digits
 from stitching.families import Family, Preprocessing
@@ -61,14 +62,17 @@ class Folder:
 
     def _open(self, split: str, *, training: bool) -> Any:
         folder = self.root / split if (self.root / "train").is_dir() else self.root
-        p = self.preprocessing
-        transform = create_transform(
-            p.size, is_training=training, interpolation=p.interpolation, mean=p.mean, std=p.std, crop_pct=p.crop
-        )
+        transform = _transform(self.preprocessing, training=training)
         try:
             return ImageFolder(folder, transform)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(f"{folder}: no folder with one sub-folder of images per class ({error})") from error
+
+
+def _transform(p: Preprocessing, *, training: bool) -> Any:
+    return create_transform(
+        p.size, is_training=training, interpolation=p.interpolation, mean=p.mean, std=p.std, crop_pct=p.crop
+    )
 
 
 class _Seeded(Dataset[Batch]):
@@ -139,3 +143,31 @@ def open_data(source: str, family: Family, curriculum: float = 0.0) -> Data:
     if len(data.labels) != family.classes:
         raise ValueError(f"data {source!r} has {len(data.labels)} classes, family {family.name!r} {family.classes}")
     return data
+
+
+def has_classes(source: str, family: Family) -> bool:
+    """Whether the data that `source` names has labels: "digits", or a folder with as many class folders as classes."""
+    if source == "digits":
+        return True
+    root = Path(source)
+    root = root / "train" if (root / "train").is_dir() else root
+    return root.is_dir() and sum(entry.is_dir() for entry in root.iterdir()) == family.classes
+
+
+def sample(source: str, family: Family, count: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """Batches of `count` normalised images (batch, 3, size, size) of the data that `source` names, labelled or not.
+
+    Labelled ones come as for training, others, chosen anywhere under the folder, as for evaluation; then there are
+    fewer where the folder has fewer. ValueError where there is none.
+    """
+    if has_classes(source, family):
+        steps = -(-count // batch)
+        yield from (images for images, _ in open_data(source, family).training(0, steps, batch, seed))
+        return
+    files = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    if not files:
+        raise ValueError(f"{source}: no image in it")
+    chosen = random.Random(seed).sample(files, min(count, len(files)))  # noqa: S311 - a choice, no secret
+    transform = _transform(family.preprocessing, training=False)
+    for start in range(0, len(chosen), batch):
+        yield torch.stack([transform(default_loader(str(path))) for path in chosen[start : start + batch]])

@@ -7,24 +7,12 @@ any number of images can be used.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from stitching.model import SNNet
-from stitching.stitch import LayerKey
-
-
-@dataclass(frozen=True)
-class Join:
-    """One place of a stitching layer: after `front_blocks` of one anchor, before block `end_start` of another."""
-
-    front: int
-    front_blocks: int
-    end: int
-    end_start: int
-    layer: LayerKey
 
 
 class NormalEquations:
@@ -56,42 +44,34 @@ class NormalEquations:
         return solution[:-1].T.float(), solution[-1].float()
 
 
-def joins(model: SNNet) -> tuple[Join, ...]:
-    """Every join that some stitch of the model makes, each once."""
-    found = {
-        Join(front.anchor, front.stop, end.anchor, end.start, layer)
-        for stitch in model.stitches
-        for front, end, layer in zip(stitch.segments, stitch.segments[1:], stitch.layers, strict=False)
-    }
-    return tuple(sorted(found, key=lambda j: (j.layer, j.front_blocks, j.end_start)))
-
-
 @torch.no_grad()
 def initialise(model: SNNet, batches: Iterable[Tensor]) -> None:
     """Set every stitching layer of `model` from batches of normalised images (N, 3, H, W).
 
     A layer used at several positions gets the mean of their solutions. The model is used in eval mode and put back.
     """
-    places = joins(model)
-    sums = {join: NormalEquations(model.seams[join.front].width, model.seams[join.end].width) for join in places}
+    seams = model.seams
+    sums = {
+        join: NormalEquations(seams[join.front].widths[join.stop], seams[join.end].widths[join.start])
+        for join in model.joins
+    }
     training = model.training
     model.eval()
     for images in batches:
-        features = [anchor_features(model, anchor, images) for anchor in range(len(model.seams))]
+        features = [anchor_features(model, anchor, images) for anchor in range(len(seams))]
         for join, equations in sums.items():
-            equations.add(features[join.front][join.front_blocks], features[join.end][join.end_start])
+            equations.add(features[join.front][join.stop], features[join.end][join.start])
     model.train(training)
-    for key in {join.layer for join in places}:
-        solutions = [sums[join].solve() for join in places if join.layer == key]
-        transform = model.layer(key).transform
-        transform.weight.copy_(torch.stack([weight for weight, _ in solutions]).mean(0))
-        transform.bias.copy_(torch.stack([bias for _, bias in solutions]).mean(0))
+    for key, joins in groupby(model.joins, key=lambda join: join.layer):
+        solutions = [sums[join].solve() for join in joins]
+        weights, biases = zip(*solutions, strict=True)
+        model.layer(key).set(torch.stack(weights).mean(0), torch.stack(biases).mean(0))
 
 
 def anchor_features(model: SNNet, anchor: int, images: Tensor) -> list[Tensor]:
-    """Features of one anchor: after its stem at index 0, after block i at index i + 1."""
+    """Features of one anchor, their width last: after its stem at index 0, after block i at index i + 1."""
     seam = model.seams[anchor]
     features = [seam.stem(images)]
     for block in seam.blocks:
         features.append(block(features[-1]))
-    return features
+    return [feature.movedim(1, -1) for feature in features] if seam.layout == "nchw" else features

@@ -1,16 +1,14 @@
 """SNNet: anchors and stitching layers, and the one walk through them that serves every stitch."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import cast
 
 from torch import Tensor, nn
 
 from stitching.anchors import Step, build_anchor
-from stitching.enumeration import anchor_pairs, paired_stitches, paired_window
 from stitching.families import Family
 from stitching.layers import StitchingLayer
-from stitching.stitch import LayerKey, Stitch
+from stitching.stitch import Join, LayerKey, Stitch
 from stitching.wavefront import run_mixed
 
 
@@ -21,25 +19,24 @@ class SNNet(nn.Module):
     The state_dict has the released checkpoints' key names. Raises ValueError where the anchors do not fit together.
     """
 
-    def __init__(self, family: Family, drop_path: float = 0.0) -> None:
+    def __init__(self, family: Family, drop_path: float = 0.0, *, lora: bool = False) -> None:
         super().__init__()
         self.family = family
-        seams = [build_anchor(spec, family.classes, drop_path) for spec in family.anchors]
-        depths = {seam.depth for seam in seams}
-        if len(depths) != 1:
-            raise ValueError(f"family {family.name!r}: paired stitching needs anchors of equal depth, got {depths}")
-        self.seams = tuple(seams)
-        self.anchors = nn.ModuleList(seam.net for seam in seams)
-        layers = 1 + max(p.layer for p in paired_window(seams[0].depth, family.kernel, family.stride))
-        self.stitch_layers = nn.ModuleList(
-            nn.ModuleList(StitchingLayer(seams[front].width, seams[end].width) for _ in range(layers))
-            for front, end in anchor_pairs(len(seams), family.nearest)
-        )
-        self.stitches = paired_stitches(seams[0].depth, len(seams), family.kernel, family.stride, family.nearest)
+        self.seams = tuple(build_anchor(spec, family.classes, drop_path) for spec in family.anchors)
+        self.anchors = nn.ModuleList(seam.net for seam in self.seams)
+        self.stitches = family.rule.stitches([seam.stages for seam in self.seams])
+        self.joins = tuple(sorted({join for stitch in self.stitches for join in stitch.joins()}))
+        self.stitch_layers = nn.ModuleDict()
         self._layer_steps: dict[LayerKey, Step] = {}
-        for pair, row in enumerate(self.stitch_layers):
-            for i, layer in enumerate(cast(nn.ModuleList, row)):
-                self._layer_steps[pair, i] = Step(f"stitch_layers.{pair}.{i}", layer, (layer,))
+        for join in self.joins:
+            if join.layer not in self._layer_steps:
+                layer = self._new_layer(join, family.lora_rank if lora else 0)
+                self._layer_steps[join.layer] = Step(_keep(self.stitch_layers, join.layer, layer), layer, (layer,))
+
+    def _new_layer(self, join: Join, rank: int) -> StitchingLayer:
+        front, end = self.seams[join.front], self.seams[join.end]
+        widths = front.widths[join.stop], end.widths[join.start]
+        return StitchingLayer(*widths, front.layout, end.layout, rank)
 
     def layer(self, key: LayerKey) -> StitchingLayer:
         """The stitching layer of that key."""
@@ -47,14 +44,18 @@ class SNNet(nn.Module):
 
     def path(self, stitch: Stitch) -> tuple[Step, ...]:
         """The module calls of a stitch, in order: stem, blocks, a stitching layer between segments, head."""
+        return tuple(step for segment in self.segments(stitch) for step in segment)
+
+    def segments(self, stitch: Stitch) -> tuple[tuple[Step, ...], ...]:
+        """The path by segment: the stem belongs to the first, a stitching layer to what it leads into."""
         first, last = self.seams[stitch.segments[0].anchor], self.seams[stitch.segments[-1].anchor]
-        steps = [first.stem]
-        for segment, key in zip_longest(stitch.segments, stitch.layers):
-            steps += self.seams[segment.anchor].blocks[segment.start : segment.stop]
-            if key is not None:
-                steps.append(self._layer_steps[key])
-        normed = stitch.is_anchor or self.family.norm_after_stitch
-        return (*steps, last.head if normed else last.bare_head)
+        bare = not stitch.is_anchor and not self.family.norm_after_stitch
+        parts = [list(self.seams[part.anchor].blocks[part.start : part.stop]) for part in stitch.segments]
+        for key, part in zip(stitch.layers, parts[1:], strict=True):
+            part.insert(0, self._layer_steps[key])
+        parts[0].insert(0, first.stem)
+        parts[-1].append(last.bare_head if bare and last.bare_head else last.head)
+        return tuple(map(tuple, parts))
 
     def forward(self, images: Tensor, stitch: Stitch | Sequence[Stitch]) -> Tensor:
         """Images (N, 3, H, W), normalised -> logits (N, classes).
@@ -68,3 +69,13 @@ class SNNet(nn.Module):
         for step in self.path(stitch):
             x = step(x)
         return x
+
+
+def _keep(layers: nn.ModuleDict, key: LayerKey, layer: nn.Module) -> str:
+    """Put a layer where its key says, nested as in the released checkpoints; gives its name in the state_dict."""
+    for number in key[:-1]:
+        if str(number) not in layers:
+            layers[str(number)] = nn.ModuleDict()
+        layers = cast(nn.ModuleDict, layers[str(number)])
+    layers[str(key[-1])] = layer
+    return ".".join(["stitch_layers", *map(str, key)])

@@ -155,7 +155,8 @@ def drawable(model: SNNet, stitches: str) -> tuple[Stitch, ...]:
 
     A number after an x says how often. ValueError for anything else.
     """
-    named = {"all": model.stitches, "anchors": tuple(stitch for stitch in model.stitches if stitch.is_anchor)}
+    whole = tuple(stitch for stitch in model.stitches if stitch.is_whole)
+    named = {"all": whole, "anchors": tuple(stitch for stitch in model.stitches if stitch.is_anchor)}
     drawn: list[Stitch] = []
     for part in stitches.split(","):
         match = re.fullmatch(r"(all|anchors|(\d+)(?:-(\d+))?)(?:x([1-9]\d*))?", part.strip(), re.ASCII)

@@ -16,6 +16,12 @@ from torch import Tensor
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "snnet"
 SEED = 20
+FIXED = {
+    "num_batches_tracked": torch.int64,
+    "relative_position_index": torch.int64,
+    "attention_bias_idxs": torch.int64,
+    "attn_mask": torch.float32,
+}
 
 
 def stored(name: str) -> Any:
@@ -35,14 +41,20 @@ def images(shape: Sequence[int], seed: int = SEED) -> Tensor:
 
 
 def weight(key: str, shape: Sequence[int], seed: int = SEED) -> Tensor:
-    """One tensor of a vision transformer's or stitching layer's weights."""
+    """One tensor of a checkpoint. What an architecture fixes by itself is zero here: nobody should believe a file."""
+    kind = key.rpartition(".")[2]
+    if kind in FIXED:
+        return torch.zeros(tuple(shape), dtype=FIXED[kind])
     generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(key.encode())]))
     noise = torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
-    kind = key.rpartition(".")[2]
-    if len(shape) >= 2 and kind == "weight":
+    if kind == "running_mean":
+        return noise * 0.1
+    if kind == "running_var":
+        return 1 + noise.abs() * 0.1
+    if len(shape) >= 2 and kind in {"weight", "lora_A"}:
         return noise * float(np.float32(1 / math.sqrt(math.prod(shape[1:]))))
-    if len(shape) >= 2:  # class token, position embedding
-        return noise * 0.2
+    if len(shape) >= 2:  # class token, position embedding, attention bias
+        return noise if kind == "lora_B" else noise * 0.2
     return noise * 0.1 if kind == "bias" else 1 + noise * 0.1
 
 

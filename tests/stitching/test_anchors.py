@@ -3,28 +3,49 @@
 import pytest
 import recipe
 import torch
-from small_families import TINY, anchor, with_recipe_weights
+from small_families import anchor
 
 from stitching.anchors import Step, build_anchor
 from stitching.families import AnchorSpec
 
+# A timm network of each kind that has seams: stages, widths between blocks, layout.
+KINDS = {
+    "resnet10t": ({}, (1, 1, 1, 1), (64, 64, 128, 256, 512), "nchw"),
+    "resnet18": ({}, (2, 2, 2, 2), (64, 64, 64, 128, 128, 256, 256, 512, 512), "nchw"),
+    "levit_128s": ({}, (2, 3, 4), (128, 128, 128, 256, 256, 256, 384, 384, 384, 384), "tokens"),
+    "levit_conv_128s": ({}, (2, 3, 4), (128, 128, 128, 256, 256, 256, 384, 384, 384, 384), "nchw"),
+    "convnext_atto": ({"depths": (1, 2, 1, 1)}, (1, 2, 1, 1), (40, 40, 80, 80, 160, 320), "nchw"),
+    "swin_tiny_patch4_window7_224": (
+        {"depths": (1, 2, 1, 1), "embed_dim": 16, "num_heads": (1, 2, 2, 2)},
+        (1, 2, 1, 1), (16, 16, 32, 32, 64, 128), "nhwc",
+    ),
+    "vit_tiny_patch16_224": ({"depth": 3}, (3,), (192,) * 4, "tokens"),
+    "deit3_small_patch16_224": ({"depth": 2}, (2,), (384,) * 3, "tokens"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+@torch.inference_mode()
+def test_stem_blocks_and_head_in_a_row_are_the_timm_network(name: str) -> None:
+    arguments, stages, widths, layout = KINDS[name]
+    seam = build_anchor(AnchorSpec("a", name, arguments), classes=7, drop_path=0.0)
+    seam.net.eval()
+    images = recipe.images((2, 3, 224, 224))
+    features = [seam.stem(images)]
+    for block in seam.blocks:
+        features.append(block(features[-1]))
+    assert torch.equal(seam.head(features[-1]), seam.net(images))
+    assert (seam.stages, seam.widths, seam.layout) == (stages, widths, layout)
+    assert seam.depth == sum(stages)
+    assert tuple(f.shape[1 if layout == "nchw" else -1] for f in features) == widths
+
 
 @torch.inference_mode()
-def test_stem_blocks_and_head_in_a_row_are_the_timm_network() -> None:
-    model, images = with_recipe_weights(TINY), recipe.images((3, 3, 32, 32))
-    for seam in model.seams:
-        x = seam.stem(images)
-        assert x.shape == (3, 5, seam.width)
-        for block in seam.blocks:
-            x = block(x)
-        assert torch.equal(seam.head(x), seam.net(images))
-        assert torch.equal(seam.bare_head(seam.net.norm(x)), seam.head(x))
-
-
-def test_depth_and_width_are_the_networks() -> None:
-    seam = build_anchor(anchor("a", 24, depth=5), classes=7, drop_path=0.0)
-    assert (seam.depth, seam.width) == (5, 24)
-    assert seam.net.head.out_features == 7
+def test_a_bare_head_is_the_head_without_its_norm() -> None:
+    seam = build_anchor(anchor("a", 24, depth=1), classes=7, drop_path=0.0)
+    tokens = recipe.images((2, 17, 24))
+    assert seam.bare_head
+    assert torch.equal(seam.bare_head(seam.net.norm(tokens)), seam.head(tokens))
 
 
 def test_drop_path_is_active_in_training_only() -> None:
@@ -48,6 +69,6 @@ def test_a_model_that_timm_does_not_have_is_refused(name: str) -> None:
         build_anchor(AnchorSpec("a", name), classes=3, drop_path=0.0)
 
 
-def test_a_network_that_is_no_plain_vision_transformer_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'a'.*'resnet18' is no timm VisionTransformer"):
-        build_anchor(AnchorSpec("a", "resnet18"), classes=3, drop_path=0.0)
+def test_a_network_without_seams_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'a': 'vgg11' is a VGG; there are seams for VisionTransformer, Swin"):
+        build_anchor(AnchorSpec("a", "vgg11"), classes=3, drop_path=0.0)

@@ -9,7 +9,14 @@ import recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stitching.enumeration import Position, anchor_pairs, paired_stitches, paired_window
+from stitching.enumeration import (
+    Position,
+    anchor_pairs,
+    paired_stitches,
+    paired_window,
+    stage_stitches,
+    two_way_stitches,
+)
 from stitching.stitch import Segment, Stitch
 
 # kernel, stride, stitches with nearest stitching, stitching layers a pair, stitches over all pairs
@@ -42,6 +49,64 @@ def test_ids_segments_and_layers_are_the_published_ones(name: str, nearest: bool
     expected = [published(route, anchor_pairs(3, nearest)) for route in recipe.stored(f"routes_{name}")]
     assert len(expected) == count
     assert list(paired_stitches(12, 3, 2, 1, nearest)) == expected
+
+
+STAGES = {
+    "swin": ([(2, 2, 6, 2), (2, 2, 18, 2), (2, 2, 18, 2)], (0, 1, 2)),
+    "levit_192_256": ([(4, 4, 4), (4, 4, 4)], (0, 1)),
+    "resnet18_50": ([(2, 2, 2, 2), (3, 4, 6, 3)], (1, 2)),
+    "resnet18_swin_ti": ([(2, 2, 2, 2), (2, 2, 6, 2)], (1, 2)),
+}
+
+
+def through_stages(route: dict[str, Any], anchors: Sequence[Sequence[int]]) -> Stitch:
+    """A stitch from the published walk, its blocks numbered through the stages."""
+    blocks: list[list[int]] = [[]]
+    layers: list[tuple[int, ...]] = []
+    for op in route["path"]:
+        if op["op"] == "stitch":
+            layers.append(tuple(map(int, op["module"].split(".")[1:])))
+            blocks.append([])
+        elif op["op"] in {"stage", "blocks"}:
+            first = sum(anchors[op["anchor"]][: op.get("stage", 0)])
+            blocks[-1] += range(first + op["from"], first + op["to"])
+    segments = []
+    for anchor, run in zip(route["anchors"], blocks, strict=True):
+        start = run[0] if run else anchors[anchor][0]
+        assert run == list(range(start, start + len(run)))
+        segments.append(Segment(anchor, start, start + len(run)))
+    return Stitch(route["id"], tuple(segments), tuple(layers))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_have_the_published_ids(name: str) -> None:
+    anchors, stages = STAGES[name]
+    expected = [through_stages(route, anchors) for route in recipe.stored(f"routes_{name}")]
+    assert list(stage_stitches(anchors, stages)) == expected
+
+
+@pytest.mark.parametrize(("name", "large"), [("snnetv2_s_b", 12), ("snnetv2_s_l", 24)])
+def test_two_ways_have_the_published_ids(name: str, large: int) -> None:
+    routes = recipe.stored(f"routes_{name}")
+    expected = [through_stages({**route, "anchors": anchors_of(route)}, [(12,), (large,)]) for route in routes]
+    assert list(two_way_stitches(12, large)) == expected
+
+
+def anchors_of(route: dict[str, Any]) -> list[int]:
+    """The anchors in the order they are run, which for an empty segment is told by its norm alone."""
+    walk = [op["anchor"] for op in route["path"] if op["op"] in {"embed", "blocks", "final_norm"}]
+    return [anchor for index, anchor in enumerate(walk) if index == 0 or anchor != walk[index - 1]]
+
+
+def test_rules_that_do_not_fit_the_anchors_are_refused() -> None:
+    with pytest.raises(ValueError, match="anchor 0 is deeper than anchor 1"):
+        stage_stitches([(2, 6), (2, 4)], (1,))
+    with pytest.raises(ValueError, match="as many stages each"):
+        stage_stitches([(2, 6), (2,)], (0,))
+    with pytest.raises(ValueError, match="ascending numbers from 0 to 1"):
+        stage_stitches([(2, 6), (2, 6)], (2,))
+    with pytest.raises(ValueError, match="12 and 18"):
+        two_way_stitches(12, 18)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "nearest", "layers", "every"), COUNTS)

@@ -7,10 +7,11 @@ import recipe
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_families import SMALL, TINY, with_recipe_weights
+from small_families import SMALL, SMALL_SWIN, TINY, small_v2, with_recipe_weights, with_released_weights
 from torch import Tensor
 
-from stitching.least_squares import NormalEquations, anchor_features, initialise, joins
+from stitching.families import Family
+from stitching.least_squares import NormalEquations, anchor_features, initialise
 from stitching.model import SNNet
 
 STORED = recipe.arrays("lsinit_small")
@@ -83,6 +84,40 @@ def test_random_tokens_get_the_published_solution() -> None:
     torch.testing.assert_close(bias, case["b_tokens_tokens"], atol=1e-5, rtol=0)
 
 
+def stored_start(name: str, prefix: str) -> dict[str, Tensor]:
+    stored = recipe.arrays(name).items()
+    return {key.removeprefix(prefix): value for key, value in stored if key.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    ("family", "expected", "images"),
+    [
+        (SMALL_SWIN, stored_start("small_swin_seed20", "lsinit::"), (16, 3, 64, 64)),
+        (small_v2(12), stored_start("small_v2_seed20", "lsinit_12_12::"), (64, 3, 32, 32)),
+        (small_v2(24), stored_start("small_v2_seed20", "lsinit_12_24::"), (64, 3, 32, 32)),
+    ],
+    ids=["stages", "two ways", "two ways, unequal depths"],
+)
+def test_other_rules_get_the_published_weights(
+    family: Family, expected: dict[str, Tensor], images: tuple[int, ...]
+) -> None:
+    model = with_released_weights(family)
+    initialise(model, [recipe.images(images)])
+    state = {key: value for key, value in model.state_dict().items() if key.startswith("stitch_layers.")}
+    assert set(expected) == set(state)
+    for key, value in expected.items():
+        torch.testing.assert_close(state[key], value, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("end", ["nchw", "tokens"])
+def test_pictures_are_solved_pixel_by_pixel(end: str) -> None:
+    case = recipe.arrays("psinv_direct")
+    there = case[f"end_{end}"]
+    weight, bias = solved(case["front_nchw"].movedim(1, -1), there.movedim(1, -1) if end == "nchw" else there)
+    torch.testing.assert_close(weight, case[f"w_nchw_{end}"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(bias, case[f"b_nchw_{end}"], atol=1e-5, rtol=0)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_a_linear_map_is_found_again(width_in: int, width_out: int, seed: int) -> None:
@@ -114,7 +149,7 @@ def test_a_layer_gets_the_mean_over_its_positions() -> None:
 
 def test_joins_name_every_position_once() -> None:
     with torch.device("meta"):
-        places = joins(SNNet(SMALL))
+        places = SNNet(SMALL).joins
     assert len(places) == 2 * 34
     uses = Counter(place.layer for place in places)
     assert uses == {(pair, layer): 3 + (layer == 0) for pair in range(2) for layer in range(11)}
