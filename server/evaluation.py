@@ -9,8 +9,8 @@ from server.counting import measured_on, write_table
 from server.engine import pick_device
 from stitching.checkpoint import load, sha256, shipped
 from stitching.data import open_data
+from stitching.drawing import drawable
 from stitching.evaluate import evaluate
-from stitching.train import drawable
 
 
 class Evaluate(BaseModel):

@@ -1,6 +1,7 @@
 """`stitchserve train`."""
 
-from stitching.train import TrainConfig, train
+from stitching.train import train
+from stitching.train_config import TrainConfig
 
 
 class Train(TrainConfig):

@@ -22,7 +22,7 @@ from torch import Tensor
 from stitching.families import FAMILIES, Family, beside
 from stitching.families import family as named_family
 from stitching.model import SNNet
-from stitching.released import adapted, timm_names
+from stitching.released import adapted, timm_names, without_lora
 
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 STATE_KEYS = ("model", "state_dict")
@@ -78,7 +78,7 @@ def _unfilled(family: Family) -> SNNet:
 
 def save(model: SNNet, path: Path) -> str:
     """Write safetensors with the family's name and config in the metadata, whole or not at all; gives its sha256."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in without_lora(dict(model.state_dict())).items()}
     config = json.dumps(model.family.config(), sort_keys=True)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +36,20 @@ class Data(Protocol):
         """All images of a split, once, in a fixed order."""
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images of a folder are varied, in timm's terms; `repeat` is how often in a row an image comes."""
+
+    policy: str | None = None
+    color_jitter: float = 0.4
+    erase: float = 0.0
+    crop_mode: str = "rrc"
+    repeat: int = 1
+
+
+PLAIN = Augmentation()
+
+
 class Folder:
     """An ImageFolder tree: `root/train/<class>/*` and `root/<split>/<class>/*`, or the classes directly under root.
 
@@ -42,14 +57,16 @@ class Folder:
     evaluation transform. Raises ValueError when a folder is missing or empty.
     """
 
-    def __init__(self, root: Path, preprocessing: Preprocessing, workers: int = 2) -> None:
-        self.root, self.preprocessing, self.workers = root, preprocessing, workers
+    def __init__(
+        self, root: Path, preprocessing: Preprocessing, augmentation: Augmentation = PLAIN, workers: int = 2
+    ) -> None:
+        self.root, self.preprocessing, self.augmentation, self.workers = root, preprocessing, augmentation, workers
         self.labels: Sequence[str] = self._open("train", training=True).classes
 
     def training(self, first: int, steps: int, batch: int, seed: int) -> Iterator[Batch]:
         """See Data. A step's images are drawn with replacement between epochs, without within one."""
         dataset = _Seeded(self._open("train", training=True), seed)
-        order = _Shuffled(len(dataset), batch, first, steps, seed)
+        order = _Shuffled(len(dataset), batch, first, steps, seed=seed, repeat=self.augmentation.repeat)
         loader: DataLoader[Batch] = DataLoader(dataset, batch_sampler=order, num_workers=self.workers)
         return iter(loader)
 
@@ -62,17 +79,24 @@ class Folder:
 
     def _open(self, split: str, *, training: bool) -> Any:
         folder = self.root / split if (self.root / "train").is_dir() else self.root
-        transform = _transform(self.preprocessing, training=training)
+        transform = _transform(self.preprocessing, self.augmentation if training else None)
         try:
             return ImageFolder(folder, transform)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(f"{folder}: no folder with one sub-folder of images per class ({error})") from error
 
 
-def _transform(p: Preprocessing, *, training: bool) -> Any:
+def _transform(p: Preprocessing, augmentation: Augmentation | None = None) -> Any:
+    """timm's transform, for evaluation without an augmentation."""
+    varied: dict[str, Any] = {}
+    if augmentation:
+        a = augmentation
+        varied = {"auto_augment": a.policy, "color_jitter": a.color_jitter, "train_crop_mode": a.crop_mode}
+        varied |= {"re_prob": a.erase, "re_mode": "pixel"}
     return create_transform(
-        p.size, is_training=training, interpolation=p.interpolation, mean=p.mean, std=p.std, crop_pct=p.crop
-    )
+        p.size, is_training=bool(augmentation), interpolation=p.interpolation, mean=p.mean, std=p.std,
+        crop_pct=p.crop, **varied,
+    )  # fmt: skip
 
 
 class _Seeded(Dataset[Batch]):
@@ -91,16 +115,20 @@ class _Seeded(Dataset[Batch]):
 
 
 class _Shuffled:
-    """Batches of (index, draw): epoch after epoch shuffled, cut into steps, from step `first` on."""
+    """Batches of (index, draw): epoch after epoch shuffled, cut into steps, from step `first` on.
 
-    def __init__(self, length: int, batch: int, first: int, steps: int, seed: int) -> None:
+    An epoch has every index `repeat` times in a row, each a draw of its own.
+    """
+
+    def __init__(self, length: int, batch: int, first: int, steps: int, *, seed: int, repeat: int) -> None:
         self.length, self.batch, self.first, self.steps, self.seed = length, batch, first, steps, seed
+        self.repeat = repeat
 
     def __len__(self) -> int:
         return self.steps - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, skip = divmod(self.first * self.batch, self.length)
+        epoch, skip = divmod(self.first * self.batch, self.length * self.repeat)
         stream = islice(self._stream(epoch), skip, None)
         for _ in range(self.first, self.steps):
             yield list(islice(stream, self.batch))
@@ -108,7 +136,8 @@ class _Shuffled:
     def _stream(self, epoch: int) -> Iterator[tuple[int, int]]:
         while True:
             generator = Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            yield from ((index, epoch) for index in torch.randperm(self.length, generator=generator).tolist())
+            for index in torch.randperm(self.length, generator=generator).tolist():
+                yield from ((index, epoch * self.repeat + again) for again in range(self.repeat))
             epoch += 1
 
 
@@ -134,12 +163,12 @@ def seeded(*numbers: int) -> Iterator[None]:
             np.random.set_state(legacy)
 
 
-def open_data(source: str, family: Family, curriculum: float = 0.0) -> Data:
+def open_data(source: str, family: Family, curriculum: float = 0.0, augmentation: Augmentation = PLAIN) -> Data:
     """The data that `source` names: "digits", or a folder. Raises ValueError when its classes are not the family's."""
     p = family.preprocessing
     if curriculum and source != "digits":
         raise ValueError("curriculum: only the built-in task 'digits' has one")
-    data: Data = Digits(p.mean, p.std, curriculum) if source == "digits" else Folder(Path(source), p)
+    data: Data = Digits(p.mean, p.std, curriculum) if source == "digits" else Folder(Path(source), p, augmentation)
     if len(data.labels) != family.classes:
         raise ValueError(f"data {source!r} has {len(data.labels)} classes, family {family.name!r} {family.classes}")
     return data
@@ -168,6 +197,6 @@ def sample(source: str, family: Family, count: int, batch: int, seed: int) -> It
     if not files:
         raise ValueError(f"{source}: no image in it")
     chosen = random.Random(seed).sample(files, min(count, len(files)))  # noqa: S311 - a choice, no secret
-    transform = _transform(family.preprocessing, training=False)
+    transform = _transform(family.preprocessing)
     for start in range(0, len(chosen), batch):
         yield torch.stack([transform(default_loader(str(path))) for path in chosen[start : start + batch]])

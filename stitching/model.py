@@ -19,10 +19,13 @@ class SNNet(nn.Module):
     The state_dict has the released checkpoints' key names. Raises ValueError where the anchors do not fit together.
     """
 
-    def __init__(self, family: Family, drop_path: float = 0.0, *, lora: bool = False) -> None:
+    def __init__(self, family: Family, drop_path: Sequence[float] = (), *, lora: bool = False) -> None:
         super().__init__()
         self.family = family
-        self.seams = tuple(build_anchor(spec, family.classes, drop_path) for spec in family.anchors)
+        rates = drop_path or (0.0,) * len(family.anchors)
+        self.seams = tuple(
+            build_anchor(spec, family.classes, rate) for spec, rate in zip(family.anchors, rates, strict=True)
+        )
         self.anchors = nn.ModuleList(seam.net for seam in self.seams)
         self.stitches = family.rule.stitches([seam.stages for seam in self.seams])
         self.joins = tuple(sorted({join for stitch in self.stitches for join in stitch.joins()}))

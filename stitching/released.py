@@ -45,10 +45,11 @@ def adapted(anchors: nn.ModuleList, state: State) -> dict[str, Tensor]:
         result |= {prefix + key: value for key, value in timm_names(net, mine).items()}
     known = tuple(f"anchors.{index}." for index in range(len(anchors)))
     result |= {key: value for key, value in state.items() if key.startswith("anchors.") and not key.startswith(known)}
-    return _without_lora(result)
+    return without_lora(result)
 
 
-def _without_lora(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_lora(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with every correction folded into its weight. ValueError, naming the key, where it does not fit."""
     for key in [key for key in state if key.endswith(".lora_A")]:
         stem = key.removesuffix(".lora_A")
         if f"{stem}.lora_B" not in state or f"{stem}.weight" not in state:

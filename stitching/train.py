@@ -6,63 +6,26 @@ interrupted and resumed is the run that was not.
 
 import math
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import timm
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, distributed, nn
-from torch.nn import functional as F
+from timm.layers import DropPath
+from timm.optim import create_optimizer_v2
+from timm.utils import dispatch_clip_grad
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from stitching import checkpoint, least_squares
-from stitching.data import open_data, seeded
+from stitching.data import Augmentation, open_data, seeded
+from stitching.drawing import draw, drawable, groups
 from stitching.families import family as named_family
 from stitching.model import SNNet
-from stitching.stitch import Stitch
-
-
-class TrainConfig(BaseModel):
-    """What a training run is. Two runs with equal configs on equal machines give equal weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    family: str = Field(description="family to train")
-    data: str = Field(description="folder with train/<class>/* and val/<class>/*, or the built-in task 'digits'")
-    out: Path = Field(description="folder for the run: last.pt to resume from, model.safetensors at the end")
-    start: Path | None = Field(None, description="checkpoint of the whole family to start from")
-    anchors: tuple[Path, ...] = Field((), description="one checkpoint per anchor, joined by least squares")
-    pretrained: bool = Field(False, description="start from timm's pretrained anchors, joined by least squares")
-    init_images: int = Field(1000, ge=1, description="images that the least-squares stitching layers are solved from")
-    stitches: str = Field("all", description="drawn from, a stitch a step: all, anchors, ids, 3-24; 2x20 is 20 times 2")
-    steps: int = Field(10_000, ge=1)
-    batch: int = Field(128, ge=1, description="images per step and process")
-    lr: float = Field(1e-4, gt=0, description="peak learning rate")
-    min_lr: float = Field(1e-6, ge=0)
-    warmup: int = Field(500, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(0.05, ge=0)
-    beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's second decay rate")
-    fused: bool = Field(False, description="AdamW as one kernel: faster, sums in another order")
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    teacher: str | None = Field(None, description="timm model to distil from")
-    teacher_checkpoint: Path | None = Field(
-        None, description="the teacher's weights; without it timm's pretrained ones"
-    )
-    distillation: Literal["hard", "soft"] = "hard"
-    alpha: float = Field(0.5, ge=0, le=1, description="weight of the distillation loss")
-    temperature: float = Field(1.0, gt=0, description="of soft distillation")
-    curriculum: float = Field(0.0, ge=0, le=1, description="share of the steps from clean to full clutter (digits)")
-    position_std: float | None = Field(None, gt=0, description="spread of fresh position embeddings, if not timm's")
-    seed: int = Field(0, ge=0)
-    save_every: int = Field(500, ge=1, description="steps between checkpoints")
-    threads: int | None = Field(None, ge=1, description="CPU threads")
+from stitching.objective import load_teacher, mixer, objective
+from stitching.train_config import TrainConfig
 
 
 def train(config: TrainConfig) -> Path:
@@ -75,15 +38,16 @@ def train(config: TrainConfig) -> Path:
         torch.set_num_threads(config.threads)
     with _process_group() as rank:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
-        data = open_data(config.data, named_family(config.family), config.curriculum)
+        augmentation = Augmentation(config.augment, config.color_jitter, config.erase, config.crop_mode, config.repeat)
+        data = open_data(config.data, named_family(config.family), config.curriculum, augmentation)
         with seeded(config.seed):
             model = starting_model(config).to(device).train()
-        drawn = drawable(model, config.stitches)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, config.beta2), fused=config.fused
-        )
+        drawn = groups(model, drawable(model, config.stitches), config.flops_group)
+        optimizer = new_optimizer(config, model)
         scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
-        teacher = load_teacher(config, device)
+        teacher, mix = load_teacher(config, device), mixer(config)
+        if teacher:
+            _teach_a_head_of_its_own(model)
         first = resume(config, model, optimizer, scaler)
         net: nn.Module = model
         if distributed.is_initialized():
@@ -92,17 +56,19 @@ def train(config: TrainConfig) -> Path:
         bar = tqdm(total=config.steps, initial=first, unit="step", disable=rank > 0, mininterval=5)
         for step, (images, labels) in enumerate(batches, start=first):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step)
+                group["lr"] = group["share"] * learning_rate(config, step)
             stitch = draw(drawn, config.seed, rank, step)
             with seeded(config.seed, rank, step), torch.autocast("cuda", enabled=torch.cuda.is_available()):
                 inputs, targets = images.to(device), labels.to(device)
+                if mix:
+                    inputs, targets = mix(inputs, targets)
                 loss = objective(config, net(inputs, stitch), targets, inputs, teacher)
             if not math.isfinite(loss.item()):
                 raise ValueError(f"loss is {loss.item()} at step {step}, stitch {stitch.id}: lower the learning rate")
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if config.clip:
                 scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                dispatch_clip_grad(model.parameters(), config.clip, config.clip_mode)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
@@ -134,11 +100,12 @@ def _process_group() -> Iterator[int]:
 
 def starting_model(config: TrainConfig) -> SNNet:
     """The network before its first step: from a checkpoint, from joined anchors, or fresh."""
-    model = SNNet(named_family(config.family), config.drop_path)
+    model = _fresh(config)
     if (config.out / "last.pt").is_file():
         return model  # about to be resumed, weights and all
     if config.start:
-        model.load_state_dict(checkpoint.load(config.family, config.start).state_dict())
+        known = checkpoint.load(config.family, config.start).state_dict()
+        model.load_state_dict({**model.state_dict(), **known})  # corrections of stitching layers start at nothing
     elif config.anchors or config.pretrained:
         checkpoint.load_anchors(model, config.anchors)
         batches = -(-config.init_images // config.batch)
@@ -150,77 +117,60 @@ def starting_model(config: TrainConfig) -> SNNet:
     return model
 
 
-def drawable(model: SNNet, stitches: str) -> tuple[Stitch, ...]:
-    """The stitches that a list of "all", "anchors", ids and ranges of ids names: "0,2,5"; "all,3-24x2,2x20".
-
-    A number after an x says how often. ValueError for anything else.
-    """
-    whole = tuple(stitch for stitch in model.stitches if stitch.is_whole)
-    named = {"all": whole, "anchors": tuple(stitch for stitch in model.stitches if stitch.is_anchor)}
-    drawn: list[Stitch] = []
-    for part in stitches.split(","):
-        match = re.fullmatch(r"(all|anchors|(\d+)(?:-(\d+))?)(?:x([1-9]\d*))?", part.strip(), re.ASCII)
-        name, first, last, times = match.groups() if match else ("", None, None, None)
-        chosen = model.stitches[int(first) : int(last or first) + 1] if first else named.get(name, ())
-        if not chosen or int(last or first or 0) >= len(model.stitches):
-            ids = f"ids 0 to {len(model.stitches) - 1}"
-            raise ValueError(f"stitches: {part!r} is none of all, anchors, {ids}, as in 0,2,5 or all,3-24x2,2x20")
-        drawn += chosen * int(times or "1")
-    return tuple(drawn)
+def _fresh(config: TrainConfig) -> SNNet:
+    family = named_family(config.family)
+    rates = config.drop_path if len(config.drop_path) > 1 else config.drop_path * len(family.anchors)
+    if len(rates) != len(family.anchors):
+        raise ValueError(f"drop_path: {len(rates)} rates for the {len(family.anchors)} anchors of {family.name!r}")
+    model = SNNet(family, rates, lora=True)
+    if config.drop_path_rule == "constant":
+        for seam, rate in zip(model.seams, rates, strict=True):
+            for module in list(seam.net.modules()):
+                for name in ("drop_path1", "drop_path2"):
+                    if hasattr(module, name):
+                        setattr(module, name, DropPath(rate))
+    return model
 
 
-def draw(stitches: tuple[Stitch, ...], seed: int, rank: int, step: int) -> Stitch:
-    """The stitch of one step: uniform, a function of the arguments alone."""
-    generator = torch.Generator().manual_seed((seed * 1_000 + rank) * 10_000_019 + step)
-    return stitches[int(torch.randint(len(stitches), (), generator=generator))]
+def _teach_a_head_of_its_own(model: SNNet) -> None:
+    """LeViT's anchors have a second head for what a teacher says."""
+    for seam in model.seams:
+        if hasattr(seam.net, "set_distilled_training"):
+            seam.net.set_distilled_training(True)
+
+
+def new_optimizer(config: TrainConfig, model: SNNet) -> torch.optim.Optimizer:
+    """The config's optimiser over `parameter_groups`."""
+    parameters = parameter_groups(model, config.weight_decay, config.anchor_lr)
+    betas = (0.9, config.beta2)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, betas=betas, fused=config.fused)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, nesterov=True)
+    return create_optimizer_v2(parameters, "lamb", lr=config.lr, betas=betas)  # type: ignore[no-any-return]
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine from lr to min_lr that ends with the last step."""
+    """Linear warm-up from warmup_lr, then a cosine from lr to min_lr that ends with the last step."""
     if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
+        return config.warmup_lr + (config.lr - config.warmup_lr) * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Vectors and biases are not decayed (as timm and the reference do)."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    free = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+def parameter_groups(model: SNNet, weight_decay: float, anchor_lr: float = 1.0) -> list[dict[str, Any]]:
+    """What is trained, in groups with a `share` of the rate: the anchors' is `anchor_lr`.
 
-
-def load_teacher(config: TrainConfig, device: str | torch.device) -> nn.Module | None:
-    """The frozen timm teacher, or None."""
-    if config.teacher is None:
-        return None
-    classes = named_family(config.family).classes
-    local = config.teacher_checkpoint
-    teacher = timm.create_model(config.teacher, pretrained=local is None, num_classes=classes)
-    if local:
-        state = checkpoint.read_tensors(local)
-        checkpoint.check_state(local, f"teacher {config.teacher!r}", teacher.state_dict(), state)
-        teacher.load_state_dict(state)
-    return teacher.to(device).eval().requires_grad_(False)  # type: ignore[no-any-return]
-
-
-def objective(config: TrainConfig, logits: Tensor, labels: Tensor, images: Tensor, teacher: nn.Module | None) -> Tensor:
-    """Cross-entropy, mixed by alpha with hard or soft distillation (Hinton et al. 2015; Touvron et al. 2021)."""
-    loss = F.cross_entropy(logits, labels, label_smoothing=config.smoothing)
-    if teacher is None:
-        return loss
-    with torch.no_grad():
-        told = teacher(images)
-    if config.distillation == "hard":
-        distilled = F.cross_entropy(logits, told.argmax(dim=1))
-    else:
-        t = config.temperature
-        distilled = (
-            t
-            * t
-            * F.kl_div((logits / t).log_softmax(1), (told / t).log_softmax(1), log_target=True, reduction="batchmean")
-        )
-    return (1 - config.alpha) * loss + config.alpha * distilled
+    Vectors and biases are not decayed (as timm and the reference do).
+    """
+    found: list[dict[str, Any]] = []
+    for part, share in ((model.anchors, anchor_lr), (model.stitch_layers, 1.0)):
+        trained = [p for p in part.parameters() if p.requires_grad and share]
+        for matrices, decay in ((True, weight_decay), (False, 0.0)):
+            chosen = [p for p in trained if (p.ndim > 1) == matrices]
+            if chosen:
+                found.append({"params": chosen, "weight_decay": decay, "share": share})
+    return found
 
 
 def save_state(

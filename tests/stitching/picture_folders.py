@@ -7,10 +7,11 @@ from PIL import Image
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
 
-def picture_folder(root: Path, train: int = 4, val: int = 2) -> Path:
+def picture_folder(root: Path, train: int = 4, val: int = 2, classes: int = 3) -> Path:
     """`root` with train/ and val/, one folder per colour, of pictures that differ in brightness."""
+    greys = {f"grey{number}": (20 * number, 20 * number, 20 * number) for number in range(3, classes)}
     for split, count in (("train", train), ("val", val)):
-        for name, colour in COLOURS.items():
+        for name, colour in (COLOURS | greys).items():
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(count):

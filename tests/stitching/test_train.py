@@ -1,7 +1,6 @@
 """A training run: interrupted or not the same, from whichever start, with the stitches it was told."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,8 @@ from stitching.checkpoint import CheckpointError, load_anchors, save
 from stitching.data import open_data
 from stitching.least_squares import initialise
 from stitching.model import SNNet
-from stitching.train import (
-    TrainConfig,
-    draw,
-    drawable,
-    learning_rate,
-    parameter_groups,
-    starting_model,
-    train,
-)
+from stitching.train import learning_rate, new_optimizer, parameter_groups, starting_model, train
+from stitching.train_config import TrainConfig
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -176,50 +168,31 @@ def test_without_warm_up_the_first_step_is_at_the_peak(root: Path) -> None:
     assert learning_rate(config(root, "run", warmup=0), 0) == 1e-2
 
 
-def test_a_step_draws_by_seed_rank_and_number_alone() -> None:
-    stitches = SNNet(TINY).stitches
-
-    def drawn(seed: int, rank: int) -> list[int]:
-        return [draw(stitches, seed, rank, step).id for step in range(1200)]
-
-    assert drawn(0, 0) == drawn(0, 0)
-    assert drawn(0, 0) != drawn(0, 1)
-    assert drawn(0, 0) != drawn(1, 0)
-    counts = Counter(drawn(0, 0))
-    assert set(counts) == set(range(6))
-    assert all(150 < count < 250 for count in counts.values())  # 200 expected
-
-
-@pytest.mark.parametrize(
-    ("text", "ids"),
-    [
-        ("all", range(6)),
-        ("anchors", (0, 1)),
-        ("3", (3,)),
-        ("0, 2,5", (0, 2, 5)),
-        ("0,2x3", (0, 2, 2, 2)),
-        ("1-3", (1, 2, 3)),
-        ("4-5x2,0-0", (4, 5, 4, 5, 0)),
-    ],
-)
-def test_stitches_are_named_by_word_or_by_id(text: str, ids: range) -> None:
-    assert [stitch.id for stitch in drawable(SNNet(TINY), text)] == list(ids)
-
-
-@pytest.mark.parametrize("text", ["", "some", "1,,2", "1.5", "6", "-1", "1xx", "2x-1", "2x0", "3-", "3-6", "5-3", "²"])
-def test_other_stitches_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^stitches: '.*' is none of all"):
-        drawable(SNNet(TINY), text)
-
-
 def test_vectors_are_not_decayed() -> None:
     model = SNNet(TINY)
-    decayed, free = parameter_groups(model, 0.05)
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    groups = parameter_groups(model, 0.05)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    told = {names[id(p)] for p in free["params"]}  # type: ignore[attr-defined]
-    assert told == {name for name in names.values() if name.endswith("bias") or ".norm" in name}
-    assert len(decayed["params"]) + len(told) == len(names)  # type: ignore[arg-type]
+    decay = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert set(decay) == set(names.values())
+    free = {name for name in names.values() if name.endswith("bias") or ".norm" in name}
+    assert decay == {name: 0.0 if name in free else 0.05 for name in names.values()}
+
+
+@pytest.mark.parametrize(("share", "moved"), [(0.0, 0.0), (0.1, 0.1), (1.0, 1.0)])
+def test_anchors_have_a_share_of_the_rate(root: Path, share: float, moved: float) -> None:
+    run = config(root, "run", steps=1, warmup=0, anchor_lr=share, optimizer="sgd", weight_decay=0.0, stitches="3")
+    model = starting_model(run)
+    for optimizer in [new_optimizer(run, model)]:
+        for group in optimizer.param_groups:
+            group["lr"] = group["share"] * learning_rate(run, 0)
+        before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    steps = {name: float((before[name] - parameter).max()) for name, parameter in model.named_parameters()}
+    full = steps["stitch_layers.0.0.transform.weight"]
+    assert steps["anchors.0.head.weight"] == pytest.approx(moved * full, rel=1e-4)
+    assert full > 0
 
 
 @pytest.mark.parametrize(

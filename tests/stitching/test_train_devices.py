@@ -13,8 +13,11 @@ from small_families import TINY, registered
 
 import stitching
 from stitching.data import open_data, seeded
+from stitching.drawing import draw
 from stitching.model import SNNet
-from stitching.train import TrainConfig, draw, learning_rate, objective, parameter_groups, starting_model, train
+from stitching.objective import objective
+from stitching.train import learning_rate, new_optimizer, starting_model, train
+from stitching.train_config import TrainConfig
 
 WORKER = Path(__file__).parent / "train_worker.py"
 
@@ -37,14 +40,14 @@ def averaged(config: TrainConfig, processes: int) -> SNNet:
     """The network after the same steps, taken in one process: each with the mean of the processes' gradients."""
     with seeded(config.seed):
         model = starting_model(config)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, config.beta2))
+    optimizer = new_optimizer(config, model)
     data = open_data(config.data, TINY)
     streams = [data.training(0, config.steps, config.batch, config.seed + rank) for rank in range(processes)]
     for step, batches in enumerate(zip(*streams, strict=True)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         for rank, (images, labels) in enumerate(batches):
-            stitch = draw(model.stitches, config.seed, rank, step)
+            stitch = draw((model.stitches,), config.seed, rank, step)
             loss = objective(config, model(images, stitch), labels, images, None)
             (loss / processes).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -54,7 +57,7 @@ def averaged(config: TrainConfig, processes: int) -> SNNet:
 
 def test_two_processes_draw_for_themselves_and_share_their_gradients(run: TrainConfig) -> None:
     stitches = SNNet(TINY).stitches
-    drawn = [[draw(stitches, run.seed, rank, step).id for step in range(run.steps)] for rank in range(2)]
+    drawn = [[draw((stitches,), run.seed, rank, step).id for step in range(run.steps)] for rank in range(2)]
     assert drawn[0] != drawn[1]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finished = subprocess.run(

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 import stitching
 from stitching.checkpoint import CheckpointError
 from stitching.data import open_data
-from stitching.train import TrainConfig, load_teacher, objective, train
+from stitching.objective import load_teacher, objective
+from stitching.train import train
+from stitching.train_config import TrainConfig
 
 TEACHER = "test_resnet"  # timm's smallest, with batch norms and their whole-number counters
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])

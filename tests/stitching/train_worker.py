@@ -4,7 +4,8 @@ import sys
 
 from small_families import TINY, registered
 
-from stitching.train import TrainConfig, train
+from stitching.train import train
+from stitching.train_config import TrainConfig
 
 if __name__ == "__main__":
     with registered(TINY):
