@@ -33,8 +33,8 @@ format: .venv/.done
 # The shipped network from nothing: anchors side by side on two cores, joined, trained together, measured.
 digits: .venv/.done
 	$(MAKE) -j2 digits-anchors
-	$(TRAIN) --out $(RUN)/joint --batch 32 --steps 26000 --lr 1.5e-3 --threads 2 --init-images 4000 \
-		--stitches all,3-24x2,25-32,0x3,1x3,2x9 \
+	$(TRAIN) --out $(RUN)/joint --batch 32 --steps 16000 --lr 1.5e-3 --threads 2 --init-images 4000 \
+		--stitches all,17-32,0,1x3,2x18 \
 		--anchors $(RUN)/small/model.safetensors,$(RUN)/medium/model.safetensors,$(RUN)/large/model.safetensors
 	cp $(RUN)/joint/model.safetensors checkpoints/digits.safetensors
 	$(MALLOC) $(BIN)/stitchserve evaluate --family digits --data digits --split test \
