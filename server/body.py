@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -79,6 +80,10 @@ def _check_size(size: int, limit: int) -> None:
 
 
 async def _form(headers: Headers, body: bytes, most_files: int) -> Form:
+    _, options = parse_options_header(headers.get("content-type", ""))
+    charset = options.get(b"charset", b"utf-8").lower()
+    if charset not in {b"utf-8", b"us-ascii"}:  # some codecs take minutes for a field of a megabyte
+        raise BadRequest("the form's charset must be utf-8")
     parser = MultiPartParser(headers, _once(body), max_files=most_files, max_fields=MOST_IMAGES)
     parser.spool_max_size = len(body) + 1  # in memory, where it already is: the disk may be read-only
     try:

@@ -107,9 +107,9 @@ class Controller:
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded: drift follows observed over predicted seconds."""
         self.level = plan.level
-        ratio = seconds / plan.predicted
         low, high = DRIFT_BOUNDS
-        self.drift = min(high, max(low, self.drift + DRIFT_WEIGHT * (ratio - self.drift)))
+        ratio = min(high, max(low, seconds / plan.predicted))  # one batch that stalled says little about the next
+        self.drift += DRIFT_WEIGHT * (ratio - self.drift)
 
     def drain_seconds(self, requests: int, max_batch: int) -> float:
         """Seconds in which that many requests would be answered at the cheapest level."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -49,8 +50,12 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
     latency = profile(
         engine.run_once, stitches, batches, engine.device_slug, details=engine.conditions, time_limit=time_limit
     )
-    kept_in.mkdir(parents=True, exist_ok=True)
-    log.info("kept in %s", write_latency(kept_in, latency))
+    try:
+        kept_in.mkdir(parents=True, exist_ok=True)
+        log.info("kept in %s", write_latency(kept_in, latency))
+    except OSError as error:
+        log.warning("cannot keep the latencies for the next start (%s); give a folder to write to as --cache", error)
+        return replace(table, latency=latency)
     return LookupTable.load(folder, kept)
 
 

@@ -32,12 +32,12 @@ Result = TypeVar("Result")
 router = APIRouter()
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The running service."""
     return request.app.state.service  # type: ignore[no-any-return]
 
 
-def asked_budget(
+async def asked_budget(
     budget: Annotated[list[str] | None, Query(description=budgets.GRAMMAR, examples=[["2GFLOPs"]])] = None,
     max_flops: Annotated[str | None, Query(description="FLOPs cap, a plain number")] = None,
     deadline_ms: Annotated[str | None, Query(description="deadline in ms for the whole request")] = None,

@@ -95,10 +95,11 @@ class Service:
 def build(settings: Settings) -> Service:
     """Table, model, engine and the rest, by the settings. Raises ValueError, saying what to mend, where one is bad."""
     source = settings.table or folder(settings.family)
-    _check_weights(LookupTable.load(source), settings.checkpoint or shipped(settings.family))
+    unmeasured = LookupTable.load(source)
+    _check_weights(unmeasured, settings.checkpoint or shipped(settings.family))
     engine = Engine.load(settings.family, settings.checkpoint, settings.device, settings.threads)
+    engine.check(unmeasured)
     table = table_for(engine, source, settings.cache, settings.max_batch, settings.profile_s)
-    engine.check(table)
     log.info("%s on %s, %d stitches", table.family.name, engine.device_slug, len(table.entries))
     return Service(settings, engine, table)
 

@@ -1,5 +1,7 @@
 """The profiler against a device whose time is simulated."""
 
+import io
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -101,11 +103,21 @@ def test_details_travel_with_the_latency() -> None:
     assert latency.details == {"dtype": "float32"}
 
 
-def test_progress_is_shown_if_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    profile(Device().run, [1, 2], [1], "cpu-test", rounds=3, progress=True)
-    assert "8/8" in capsys.readouterr().err
-    profile(Device().run, [1, 2], [1], "cpu-test", rounds=3, progress=False)
-    assert capsys.readouterr().err == ""
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "wanted", "shown"),
+    [(Terminal(), True, True), (io.StringIO(), True, False), (Terminal(), False, False)],
+)
+def test_progress_is_shown_on_terminals_if_wanted(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, wanted: bool, shown: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    profile(Device().run, [1, 2], [1], "cpu-test", rounds=3, progress=wanted)
+    assert ("8/8" in stream.getvalue()) is shown
 
 
 @given(st.lists(st.floats(0, 1), min_size=1), st.sampled_from([0.5, 0.99]))

@@ -121,6 +121,8 @@ def test_drift_follows_what_is_observed_within_bounds(controller: Controller) ->
     for _ in range(200):
         controller.observe(plan, plan.predicted * 2)
     assert controller.drift == pytest.approx(2.0, rel=1e-3)
+    controller.observe(plan, plan.predicted * 1e6)
+    assert controller.drift < 3.0, "one batch that stalled says little"
     for _ in range(200):
         controller.observe(plan, plan.predicted * 1e6)
     assert controller.drift <= 8.0

@@ -76,6 +76,13 @@ def test_a_shipped_file_of_this_device_is_preferred(engine: Counting, tmp_path: 
     assert not (tmp_path / "empty").exists()
 
 
+def test_where_nothing_can_be_kept_it_serves_all_the_same(engine: Counting, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file, no folder")
+    table = table_for(engine, folder("digits"), tmp_path / "cache", max_batch=1, time_limit=1e-9)
+    assert table.latency
+    assert len(table.latency.measurements) == 2
+
+
 def test_batch_sizes_are_powers_of_two_and_the_largest() -> None:
     assert batches_up_to(1) == (1,)
     assert batches_up_to(12) == (1, 2, 4, 8, 12)

@@ -120,6 +120,7 @@ def test_an_impossible_budget_names_the_nearest_stitch_and_can_take_it(client: h
         (b"no boundary", {"content-type": "multipart/form-data"}, 400),
         (b"--x--", {"content-type": "multipart/form-data; boundary=x"}, 400),
         (b"torn", {"content-type": "multipart/form-data; boundary=x"}, 400),
+        (b"--x--", {"content-type": "multipart/form-data; boundary=x; charset=punycode"}, 400),
     ],
 )
 def test_what_is_no_image_is_refused(client: httpx.Client, body: bytes, headers: dict[str, str], status: int) -> None:

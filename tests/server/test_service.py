@@ -11,7 +11,7 @@ import pytest
 from conftest import Running, run, settings
 
 import stitching
-from lookup_tables.table import TableError
+from lookup_tables.table import TableError, folder
 from server.engine import Engine, Image, Ranking
 from server.service import Service, build
 from server.settings import Settings
@@ -158,3 +158,9 @@ def test_weights_that_the_table_was_not_measured_on_are_refused(tmp_path: Path) 
     stitching.save(model, other)
     with pytest.raises(TableError, match=r"other\.safetensors: not the weights that .* `stitchserve evaluate`"):
         build(Settings(checkpoint=other, cache=tmp_path))
+
+
+def test_a_table_of_another_family_is_refused_before_it_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"table 'deit_ti_s_b': stitch 0 is .* use the table of this family"):
+        build(Settings(table=folder("deit_ti_s_b"), cache=tmp_path))
+    assert not list(tmp_path.iterdir())
