@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         _refuse(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in OPTIONAL:
+        if error.name is None or error.name not in OPTIONAL:
             raise
         _refuse(f"{error.name} is not installed: pip install 'stitchserve[{OPTIONAL[error.name]}]'")
     except KeyboardInterrupt:

@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 from tqdm import tqdm
 
-CHUNK = 1 << 20
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Status codes after which another attempt may go well."""
 
@@ -43,8 +42,13 @@ def download(
     raise DownloadError(f"{url}: cut {attempts} times, at last by: {reason}; run this again to go on from {partial}")
 
 
+def version_of(partial: Path) -> Path:
+    """The file that notes which version of the file a partial one belongs to."""
+    return partial.with_name(partial.name + ".etag")
+
+
 def _attempt(url: str, partial: Path, client: httpx.Client, most_bytes: int) -> None:
-    version = partial.with_name(partial.name + ".etag")
+    version = version_of(partial)
     have = partial.stat().st_size if partial.is_file() and version.is_file() else 0
     # Without If-Range, the end of a new version could be put behind the beginning of an old one.
     asked = {"Range": f"bytes={have}-", "If-Range": version.read_text()} if have else {}
@@ -69,7 +73,7 @@ def _receive(response: httpx.Response, partial: Path, start: int, total: int | N
         partial.open("ab" if start else "wb") as file,
         tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None, desc=partial.stem) as bar,
     ):
-        for chunk in response.iter_raw(CHUNK):
+        for chunk in response.iter_raw():
             size += len(chunk)
             if size > most_bytes:
                 raise DownloadError(f"{response.url}: more than the {most_bytes} bytes allowed; see --max-bytes")

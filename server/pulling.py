@@ -8,7 +8,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliPositionalArg
 
-from server.download import DownloadError, download
+from server.download import DownloadError, download, version_of
 from stitching.checkpoint import load, sha256
 from stitching.families import RELEASES, family
 
@@ -45,10 +45,11 @@ class Pull(BaseModel):
             load(named.name, partial)
         except ValueError:
             partial.unlink()
+            version_of(partial).unlink(missing_ok=True)
             raise
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         noted.write_text(f"{sha256(partial)}  {path.name}\n")
         partial.replace(path)
-        partial.with_name(partial.name + ".etag").unlink(missing_ok=True)
+        version_of(partial).unlink(missing_ok=True)
         print(f"{path}\nserve it: stitchserve serve --family {named.name} --checkpoint {path}")

@@ -41,7 +41,7 @@ class Anchor:
     `bare_head` is the head without the final norm, where the network has one to leave out.
     """
 
-    net: nn.Module
+    net: Any
     stem: Step
     blocks: tuple[Step, ...]
     head: Step

@@ -27,7 +27,10 @@ class SNNet(nn.Module):
             build_anchor(spec, family.classes, rate) for spec, rate in zip(family.anchors, rates, strict=True)
         )
         self.anchors = nn.ModuleList(seam.net for seam in self.seams)
-        self.stitches = family.rule.stitches([seam.stages for seam in self.seams])
+        try:
+            self.stitches = family.rule.stitches([seam.stages for seam in self.seams])
+        except ValueError as error:
+            raise ValueError(f"family {family.name!r}: {error}") from error
         self.joins = tuple(sorted({join for stitch in self.stitches for join in stitch.joins()}))
         self.stitch_layers = nn.ModuleDict()
         self._layer_steps: dict[LayerKey, Step] = {}

@@ -113,6 +113,8 @@ def starting_model(config: TrainConfig) -> SNNet:
         least_squares.initialise(model, (images for images, _ in data.training(0, batches, config.batch, config.seed)))
     elif config.position_std:
         for seam in model.seams:
+            if not hasattr(seam.net, "pos_embed"):
+                raise ValueError(f"position_std: family {config.family!r} has anchors without position embeddings")
             nn.init.normal_(seam.net.pos_embed, std=config.position_std)
     return model
 

@@ -1,5 +1,7 @@
 """A timm network cut into stem, blocks and head."""
 
+from typing import Any
+
 import pytest
 import recipe
 import torch
@@ -9,7 +11,7 @@ from stitching.anchors import Step, build_anchor
 from stitching.families import AnchorSpec
 
 # A timm network of each kind that has seams: stages, widths between blocks, layout.
-KINDS = {
+KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, ...], str]] = {
     "resnet10t": ({}, (1, 1, 1, 1), (64, 64, 128, 256, 512), "nchw"),
     "resnet18": ({}, (2, 2, 2, 2), (64, 64, 64, 128, 128, 256, 256, 512, 512), "nchw"),
     "levit_128s": ({}, (2, 3, 4), (128, 128, 128, 256, 256, 256, 384, 384, 384, 384), "tokens"),

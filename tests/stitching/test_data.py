@@ -21,7 +21,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folder(root: Path, workers: int = 0) -> Folder:
-    return Folder(root, TINY.preprocessing, workers)
+    return Folder(root, TINY.preprocessing, workers=workers)
 
 
 def same(one: Iterator[Batch], other: Iterator[Batch]) -> bool:

@@ -59,7 +59,7 @@ def test_groups_of_like_flops_are_the_published_ones() -> None:
     with torch.device("meta"):
         model = SNNet(FAMILIES["deit3_s_l"])
     found = groups(model, drawable(model, "all"), 1e9)
-    assert [[stitch.id for stitch in group] for group in found] == recipe.stored("v2_ros_groups_s_l")
+    assert [sorted(stitch.id for stitch in group) for group in found] == recipe.stored("v2_ros_groups_s_l")
     assert groups(model, drawable(model, "all"), None) == (drawable(model, "all"),)
 
 

@@ -51,7 +51,7 @@ def test_ids_segments_and_layers_are_the_published_ones(name: str, nearest: bool
     assert list(paired_stitches(12, 3, 2, 1, nearest)) == expected
 
 
-STAGES = {
+STAGES: dict[str, tuple[list[tuple[int, ...]], tuple[int, ...]]] = {
     "swin": ([(2, 2, 6, 2), (2, 2, 18, 2), (2, 2, 18, 2)], (0, 1, 2)),
     "levit_192_256": ([(4, 4, 4), (4, 4, 4)], (0, 1)),
     "resnet18_50": ([(2, 2, 2, 2), (3, 4, 6, 3)], (1, 2)),

@@ -1,10 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
+import recipe
 from small_families import TINY
 
 import stitching
 from stitching.families import FAMILIES, family
+from stitching.model import SNNet
 
 
 def test_a_family_is_found_by_its_name() -> None:
@@ -36,3 +39,53 @@ def test_a_config_survives_json_and_tells_families_apart() -> None:
 
 def test_anchor_names_go_from_small_to_large() -> None:
     assert FAMILIES["deit_ti_s_b"].anchor_names == ("deit_ti", "deit_s", "deit_b")
+
+
+DUO = """
+name = "duo"
+classes = 3
+[[anchors]]
+name = "narrow"
+timm = "convnext_atto"
+arguments = {depths = [1, 1, 2, 1], dims = [8, 8, 16, 16]}
+[[anchors]]
+name = "wide"
+timm = "convnext_atto"
+arguments = {depths = [1, 1, 4, 1], dims = [8, 16, 16, 24]}
+[rule]
+kind = "staged"
+stages = [2]
+[preprocessing]
+size = 32
+"""
+
+
+def test_a_family_of_the_users_own_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "duo.toml"
+    path.write_text(DUO)
+    own = family(str(path))
+    model = SNNet(own).eval()
+    routes = [stitch.route(own.anchor_names) for stitch in model.stitches]
+    assert routes[:3] == ["narrow[0:5]", "wide[0:7]", "narrow[0:3]>wide[3:7]"]
+    images = recipe.images((2, 3, 32, 32))
+    assert all(model(images, stitch).shape == (2, 3) for stitch in model.stitches)
+    (tmp_path / "duo.json").write_text(json.dumps(own.config()))
+    assert family(str(tmp_path / "duo.json")) == own
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("classes = 3", "classes = 0"), "classes: Input should be greater"),
+        (('kind = "staged"', 'kind = "random"'), "rule.*'paired', 'staged', 'two-way'"),
+        (('name = "duo"', 'name = "digits"'), "'digits' is a family that exists"),
+        (("size = 32", "size = 32\nsharpness = 2"), "preprocessing.sharpness"),
+        (("classes = 3", "classes = "), "Invalid value"),
+        (('name = "duo"', 'name = "../duo"'), "name: String should match"),
+    ],
+)
+def test_what_is_wrong_in_a_familys_file_is_named(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    path = tmp_path / "duo.toml"
+    path.write_text(DUO.replace(*change, 1))
+    with pytest.raises(ValueError, match=rf"duo\.toml: .*{says}"):
+        family(str(path))

@@ -158,7 +158,7 @@ def test_joins_name_every_position_once() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_features_are_taken_in_eval_mode_and_the_mode_is_put_back(training: bool) -> None:
     torch.manual_seed(0)
-    model = SNNet(TINY, drop_path=0.9).train(training)
+    model = SNNet(TINY, drop_path=(0.9, 0.9)).train(training)
     twin = SNNet(TINY)
     twin.load_state_dict(model.state_dict())
     images = recipe.images((8, 3, 32, 32))

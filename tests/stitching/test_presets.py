@@ -18,7 +18,13 @@ from stitching.train import new_optimizer, starting_model, train
 from stitching.train_config import PRESETS, TrainConfig
 
 SMALL = Preprocessing(size=32)
-LEVIT = {"embed_dim": (16, 24, 32), "key_dim": 8, "num_heads": (2, 2, 2), "depth": (2, 2, 2), "img_size": 64}
+LEVIT: dict[str, Any] = {
+    "embed_dim": (16, 24, 32),
+    "key_dim": 8,
+    "num_heads": (2, 2, 2),
+    "depth": (2, 2, 2),
+    "img_size": 64,
+}
 NETWORKS = {
     "deit": TINY,
     "swin": SMALL_SWIN,

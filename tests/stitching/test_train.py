@@ -189,7 +189,7 @@ def test_anchors_have_a_share_of_the_rate(root: Path, share: float, moved: float
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-    steps = {name: float((before[name] - parameter).max()) for name, parameter in model.named_parameters()}
+    steps = {name: float((before[name] - parameter.detach()).max()) for name, parameter in model.named_parameters()}
     full = steps["stitch_layers.0.0.transform.weight"]
     assert steps["anchors.0.head.weight"] == pytest.approx(moved * full, rel=1e-4)
     assert full > 0

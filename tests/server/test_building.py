@@ -1,0 +1,71 @@
+"""`stitchserve build`: from anchors and pictures to a network that is served."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lookup_tables.table import LookupTable
+from server.cli import main
+from server.service import build
+from server.settings import Settings
+from stitching.anchors import build_anchor
+from stitching.families import family
+
+SAMPLES = Path(__file__).parents[2] / "checkpoints" / "samples"
+FAMILY = """
+name = "duo"
+classes = {classes}
+[[anchors]]
+name = "narrow"
+timm = "vit_tiny_patch16_224"
+arguments = {{img_size = 64, patch_size = 16, embed_dim = 8, depth = 2, num_heads = 2}}
+[[anchors]]
+name = "wide"
+timm = "vit_tiny_patch16_224"
+arguments = {{img_size = 64, patch_size = 16, embed_dim = 16, depth = 2, num_heads = 2}}
+[preprocessing]
+size = 64
+"""
+
+
+def described(folder: Path, classes: int) -> tuple[Path, str]:
+    """A family's file, and files of freshly made anchors."""
+    path = folder / "duo.toml"
+    path.write_text(FAMILY.format(classes=classes))
+    files = []
+    for index, spec in enumerate(family(str(path)).anchors):
+        files.append(str(folder / f"{index}.pth"))
+        torch.save(build_anchor(spec, classes, 0.0).net.state_dict(), files[-1])
+    return path, ",".join(files)
+
+
+def test_pictures_without_labels_make_a_network_without_top1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, anchors = described(tmp_path, classes=7)
+    main(["build", str(path), "--data", str(SAMPLES), "--anchors", anchors, "--images", "12"])
+    assert "serve it: stitchserve serve --family" in capsys.readouterr().out
+    table = LookupTable.load(tmp_path / "duo")
+    assert len(table.entries) == 6
+    assert {entry.top1 for entry in table.entries} == {None}
+    service = build(Settings(family=str(path), cache=tmp_path / "cache", max_batch=1, profile_s=0.1))
+    assert service.table.family.name == "duo"
+
+
+def test_labelled_data_gives_top1(tmp_path: Path) -> None:
+    path, anchors = described(tmp_path, classes=100)
+    options = ["--out", str(tmp_path / "w.safetensors"), "--table", str(tmp_path / "t")]
+    main(["build", str(path), "--data", "digits", "--anchors", anchors, "--images", "64", *options])
+    table = LookupTable.load(tmp_path / "t")
+    assert all(entry.top1 is not None for entry in table.entries)
+    assert table.family.top1.images == 10_000
+    assert (tmp_path / "w.safetensors").is_file()
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, anchors = described(tmp_path, classes=7)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit):
+        main(["build", str(path), "--data", str(tmp_path / "empty"), "--anchors", anchors])
+    assert "no image in it" in capsys.readouterr().err
