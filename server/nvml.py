@@ -132,8 +132,7 @@ class GpuWatch:
         self._last: tuple[float, GpuLoad] | None = None
         self._stopped = threading.Event()
 
-    @property
-    def load(self) -> GpuLoad | None:
+    def latest(self) -> GpuLoad | None:
         """The last reading; None when there is none, or it is old."""
         last = self._last
         return last[1] if last and self._clock() - last[0] <= STALE_AFTER else None

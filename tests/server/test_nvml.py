@@ -136,7 +136,7 @@ def test_whatever_is_refused_is_unknown_and_the_rest_is_told(code: int) -> None:
 def test_without_nvml_or_its_device_there_is_no_load(refused: dict[str, int]) -> None:
     watch = GpuWatch(lambda: gpu(FakeNvml(refused)))
     watch.run()  # ends by itself
-    assert watch.load is None
+    assert watch.latest() is None
 
 
 def test_others_are_unknown_until_our_own_process_is_among_the_samples() -> None:
@@ -184,12 +184,12 @@ def test_an_nvml_that_hangs_holds_up_nothing_and_its_last_word_expires() -> None
     watch = GpuWatch(lambda: scripted, lambda: now[0], every=0)
     watch.start()
     assert scripted.asked.acquire(timeout=PATIENCE)
-    assert watch.load is None  # it hangs in its first reading, and this returns
+    assert watch.latest() is None  # it hangs in its first reading, and this returns
     scripted.answer.release()
     assert scripted.asked.acquire(timeout=PATIENCE)  # the second reading: the first is there
-    assert watch.load == GpuLoad(busy=0.5)
+    assert watch.latest() == GpuLoad(busy=0.5)
     now[0] += STALE_AFTER + 1
-    assert watch.load is None
+    assert watch.latest() is None
     watch.stop()
     scripted.answer.release()
 
@@ -198,4 +198,4 @@ def test_a_watch_that_is_stopped_ends() -> None:
     watch = GpuWatch(lambda: gpu(FakeNvml()), every=PATIENCE)
     watch.stop()
     watch.run()
-    assert watch.load is None
+    assert watch.latest() is None
