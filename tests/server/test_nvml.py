@@ -7,6 +7,7 @@ from typing import Any
 
 import pynvml
 import pytest
+import torch
 
 from server.nvml import STALE_AFTER, Gpu, GpuLoad, GpuWatch
 
@@ -199,3 +200,14 @@ def test_a_watch_that_is_stopped_ends() -> None:
     watch.stop()
     watch.run()
     assert watch.latest() is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_real_gpu_tells_its_memory() -> None:
+    read = Gpu(str(torch.cuda.get_device_properties(0).uuid)).read()
+    _, total = torch.cuda.mem_get_info(0)
+    assert read.memory_total is not None
+    assert read.memory_used is not None
+    assert read.memory_total == pytest.approx(total, rel=0.1)
+    assert 0 <= read.memory_used <= read.memory_total
