@@ -1,4 +1,4 @@
-"""What should headroom do beside drift? Rules tried with the server's controller on a virtual clock as a hog comes and goes.
+"""What should headroom do beside drift? Rules for the controller, tried on a virtual clock as a hog comes and goes.
 
     python benchmarks/hog/rules.py [--seeds 4] [--miss-probability 0.01]
 
