@@ -1,4 +1,4 @@
-"""The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches."""
+"""The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches | doctor."""
 
 import logging
 import signal
@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import CliApp, SettingsConfigDict
 
+from server.process import prepare
 from server.settings import PREFIX
 
 # By name, so that a command loads what it needs alone: listing stitches takes no torch.
@@ -20,7 +21,9 @@ COMMANDS: Mapping[str, str] = {
     "build": "server.building:Build",
     "pull": "server.pulling:Pull",
     "stitches": "server.listing:Stitches",
+    "doctor": "server.doctor:Doctor",
 }
+COMPUTING = {"serve", "profile", "evaluate", "doctor"}
 OPTIONAL: Mapping[str, str] = {"sklearn": "train"}
 """Modules that may be missing, and the extra that brings them."""
 
@@ -33,6 +36,7 @@ USAGE = """usage: stitchserve COMMAND [options]
   build      join trained anchors by least squares, without training
   pull       download a family's released checkpoint
   stitches   list a family's stitches, or draw them
+  doctor     say what would serve here, how fast, and what limits it
 
 stitchserve COMMAND --help tells more."""
 
@@ -48,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     if arguments[0] == "serve":
         # The first process of a container ignores SIGTERM until it is handled, which the server does once it listens.
         signal.signal(signal.SIGTERM, _leave)
+    if arguments[0] in COMPUTING:
+        prepare()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         CliApp.run(_command(arguments[0]), cli_args=arguments[1:])

@@ -36,8 +36,7 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
     dearest = max(flops, key=flops.__getitem__)
     per_flop = _seconds(lambda: engine.run_once(dearest, 1)) / flops[dearest]
     stitches, batches = affordable(flops, batches_up_to(max_batch), per_flop, time_limit)
-    kept_in = cache / f"{table.family.name}-{_fingerprint(engine, table)}"
-    kept = latency_path(kept_in, engine.device_slug)
+    kept = kept_path(engine, table, cache)
     if kept.is_file():
         known = LookupTable.load(folder, kept)
         if known.latency and len(known.latency.measurements) >= len(stitches) * len(batches):
@@ -51,12 +50,17 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
         engine.run_once, stitches, batches, engine.device_slug, details=engine.conditions, time_limit=time_limit
     )
     try:
-        kept_in.mkdir(parents=True, exist_ok=True)
-        log.info("kept in %s", write_latency(kept_in, latency))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        log.info("kept in %s", write_latency(kept.parent, latency))
     except OSError as error:
         log.warning("cannot keep the latencies for the next start (%s); give a folder to write to as --cache", error)
         return replace(table, latency=latency)
     return LookupTable.load(folder, kept)
+
+
+def kept_path(engine: Engine, table: LookupTable, cache: Path) -> Path:
+    """Where in `cache` the latencies of this engine are kept, once they were measured."""
+    return latency_path(cache / f"{table.family.name}-{_fingerprint(engine, table)}", engine.device_slug)
 
 
 def _fingerprint(engine: Engine, table: LookupTable) -> str:

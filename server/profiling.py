@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lookup_tables.profile import profile
 from lookup_tables.table import LookupTable, folder
 from lookup_tables.writer import latency_path, write_latency
+from server.dtype import Setting
 from server.engine import Engine
 from server.latencies import batches_up_to
 
@@ -22,6 +23,7 @@ class Profile(BaseModel):
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: what torch takes by itself")
+    dtype: Setting = Field("auto", description="format of the weights; auto: the fastest here; float32 is exact")
     stitches: Literal["frontier", "all"] = "frontier"
     max_batch: int = Field(32, ge=1, le=1024, description="largest batch; powers of two up to it are measured")
     rounds: int = Field(30, ge=3, description="measurements of each")
@@ -32,7 +34,9 @@ class Profile(BaseModel):
         """Measure, write, and say where."""
         source = self.table or folder(self.family)
         table = LookupTable.load(source)
-        engine = Engine.load(self.family, self.checkpoint, self.device, self.threads)
+        engine = Engine.load(
+            self.family, self.checkpoint, self.device, self.threads, dtype=self.dtype, max_batch=self.max_batch
+        )
         engine.check(table)
         entries = table.frontier() if self.stitches == "frontier" else table.entries
         latency = profile(
