@@ -213,6 +213,13 @@ def _written(name: str, options: Mapping[str, float | None]) -> str:
 GRAMMAR = "a trace is a .csv file or one of " + " ".join(_written(name, kind.options) for name, kind in _KINDS.items())
 
 
+def specs(text: str) -> tuple[str, ...]:
+    """The specs in a text that separates them by spaces; the word `presets` stands for PRESETS."""
+    if text.lower().endswith(".csv") and Path(text).exists():
+        return (text,)
+    return tuple(spec for word in text.split() for spec in (PRESETS if word == "presets" else (word,)))
+
+
 def trace(spec: str, capacity: float, seconds: float | None = None, seed: int = 0) -> Trace:
     """The trace that `spec` describes: `gamma:cv2=8,load=0.75`, `ramp:to=0.8,tau=500`, `arrivals.csv` (GRAMMAR).
 
