@@ -98,10 +98,7 @@ class Bench(BaseModel):
         return Goal(self.name or status.policy, capacity, deadline, target)
 
     def _bodies(self) -> list[client.Body]:
-        listed = [sorted(path.iterdir()) if path.is_dir() else [path] for path in self.image or [SAMPLES]]
-        files = [file for files in listed for file in files if file.is_file()]
-        if not files:
-            raise ValueError(f"--image {', '.join(map(str, self.image))}: no files in it")
+        files = [file for path in self.image or [SAMPLES] for file in _files(path)]
         return [client.Body(file.read_bytes(), self.content_type or _type_of(file)) for file in files]
 
     def _headers(self) -> dict[str, str]:
@@ -183,6 +180,14 @@ def serial_capacity(listed: Stitches) -> float:
     if not fastest:
         raise ValueError("the server knows no latencies: give --capacity in requests/s")
     return 1e3 / fastest
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or those in a folder; ValueError for an empty one."""
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"--image {path}: no files in it")
+    return files
 
 
 def _type_of(file: Path) -> str:

@@ -7,6 +7,7 @@ miss counts as a wrong answer, so that a policy cannot gain by shedding.
 import csv
 import io
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -143,7 +144,7 @@ def per_second(outcomes: Iterable[Outcome], seconds: float) -> tuple[Second, ...
     arrived = defaultdict[int, list[Outcome]](list)
     for outcome in outcomes:
         arrived[int(outcome.arrival)].append(outcome)
-    last = max([int(np.ceil(seconds)) - 1, *arrived])
+    last = max([math.ceil(seconds) - 1, *arrived])
     return tuple(_second(second, arrived.get(second, ())) for second in range(last + 1))
 
 
@@ -168,7 +169,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
         if value is None:
             return None
         known.append(value)
-    return sum(known) / len(known) if known else None
+    return math.fsum(known) / len(known) if known else None
 
 
 def write_json(path: Path, reports: Sequence[Report]) -> None:
