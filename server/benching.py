@@ -116,7 +116,7 @@ class Bench(BaseModel):
         warning = done.bottleneck(goal.deadline)
         if warning:
             print(f"stitchserve: {warning}", file=sys.stderr)
-        details: dict[str, str | float] = {
+        details: dict[str, str | int | float] = {
             "url": str(goal.target.url),
             "slo_ms": goal.deadline * 1e3,
             "capacity": goal.capacity,

@@ -93,7 +93,7 @@ class Report:
     trace: str
     summary: Summary
     series: tuple[Second, ...]
-    details: Mapping[str, str | float] = field(default_factory=dict)
+    details: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 _REPORTS = TypeAdapter(tuple[Report, ...])
@@ -105,7 +105,7 @@ def report(
     trace: str,
     outcomes: Sequence[Outcome],
     seconds: float,
-    details: Mapping[str, str | float] | None = None,
+    details: Mapping[str, str | int | float] | None = None,
 ) -> Report:
     """The report of one replay of a trace of `seconds`."""
     return Report(name, trace, summarise(outcomes, seconds), per_second(outcomes, seconds), details or {})
