@@ -70,6 +70,7 @@ def poisson(rate: float, seconds: float, generator: np.random.Generator) -> Time
 
 def constant(rate: float, seconds: float) -> Times:
     """One arrival every 1 / `rate` seconds."""
+    _check_count(rate * seconds)
     return np.arange(math.ceil(rate * seconds)) / rate
 
 
@@ -105,10 +106,7 @@ def arrivals(knots: Knots, generator: np.random.Generator, cv2: float) -> Times:
     """Arrivals at the rates that `knots` draw; the first at the first moment with any rate. ValueError if too many."""
     times, rates = np.array(knots, dtype=np.float64).T
     areas = np.concatenate([[0.0], np.cumsum(np.diff(times) * (rates[1:] + rates[:-1]) / 2)])
-    if not 1 <= areas[-1] <= MOST_ARRIVALS:
-        raise ValueError(
-            f"about {areas[-1]:.3g} arrivals; a trace takes 1 to {MOST_ARRIVALS:,}: change load or seconds"
-        )
+    _check_count(areas[-1])
     clock = _renewals(areas[-1], generator, cv2)
     piece = np.minimum(np.searchsorted(areas, clock, side="right") - 1, len(times) - 2)
     slope = np.diff(rates)[piece] / np.diff(times)[piece]
@@ -117,6 +115,11 @@ def arrivals(knots: Knots, generator: np.random.Generator, cv2: float) -> Times:
     root = np.sqrt(np.maximum(start**2 + 2 * slope * area, 0))
     inside = np.divide(2 * area, start + root, out=np.zeros_like(area), where=area > 0)
     return np.asarray(np.maximum.accumulate(np.minimum(times[piece] + inside, times[-1])))
+
+
+def _check_count(count: float) -> None:
+    if not 1 <= count <= MOST_ARRIVALS:
+        raise ValueError(f"{count:.3g} arrivals; change load or seconds for 1 to {MOST_ARRIVALS:,}")
 
 
 def _renewals(end: float, generator: np.random.Generator, cv2: float) -> Times:
@@ -151,6 +154,8 @@ def from_csv(path: Path, seconds: float | None = None) -> Trace:
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), ""), 1):
             text = line.strip()
+            if len(line) == _LONGEST_LINE:
+                raise ValueError(f"{path}: line {number} is too long; give one time in seconds a line")
             if not text or (number == 1 and text.strip('"').lower() == "seconds"):
                 continue
             found.append(_second(path, number, text, found[-1] if found else -math.inf))
@@ -211,6 +216,13 @@ def _written(name: str, options: Mapping[str, float | None]) -> str:
 
 
 GRAMMAR = "a trace is a .csv file or one of " + " ".join(_written(name, kind.options) for name, kind in _KINDS.items())
+
+
+def specs(text: str) -> tuple[str, ...]:
+    """The specs in a text that separates them by spaces; the word `presets` stands for PRESETS."""
+    if text.lower().endswith(".csv") and Path(text).exists():
+        return (text,)
+    return tuple(spec for word in text.split() for spec in (PRESETS if word == "presets" else (word,)))
 
 
 def trace(spec: str, capacity: float, seconds: float | None = None, seed: int = 0) -> Trace:
