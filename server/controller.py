@@ -4,7 +4,7 @@
 engine is free; `observe` tells how long the batch really took. How to choose is a policy's business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,7 +17,7 @@ from server.drift import Drift
 from server.forecast import Forecast
 from server.pace import Pace
 from server.policy import Policy, View, up_to
-from server.queue import Waiting
+from server.queue import DeadlineQueue, Waiting
 from server.slackfit import SlackFit
 
 KEPT_BUDGETS = 1024
@@ -85,8 +85,8 @@ class Controller:
         """Decide by this policy from now on. ValueError for one that does not exist."""
         self.policy = self._policy(policy)
 
-    def plan(self, waiting: Sequence[Waiting], floor: float, now: float, headroom: float = 1.0) -> Plan:
-        """The next batch of a queue that is not empty, most urgent first; `floor` is the sum of their floors.
+    def plan(self, waiting: DeadlineQueue[Waiting], now: float, headroom: float = 1.0) -> Plan:
+        """The next batch of a queue that is not empty.
 
         `now` is in the deadlines' clock; `headroom` in (0, 1] is the share of the machine that is ours.
         """
@@ -95,23 +95,25 @@ class Controller:
             then, left = self._last
             arrived = max(0, len(waiting) - left)
             self.forecast.observe(arrived, now - then, self.slo)
-        plan = self._decide(waiting, floor, now, headroom, arrived)
+        plan = self._decide(waiting, now, headroom, arrived)
         self._last = now, len(waiting) - plan.doomed - len(plan.entries)
         return plan
 
     def explain(
-        self, waiting: Sequence[Waiting], floor: float, asked: Waiting, now: float, headroom: float = 1.0
+        self, waiting: Iterable[Waiting], asked: Waiting, now: float, headroom: float = 1.0
     ) -> tuple[Entry, Plan]:
         """The stitch that this request would get if it waited too, and the plan for it; nothing is learned from it."""
-        queue = sorted([*waiting, asked], key=lambda request: request.deadline)
-        plan = self._decide(queue, floor + asked.allowed.floor, now, headroom, arrived=0)
+        queue: DeadlineQueue[Waiting] = DeadlineQueue()
+        for request in (*waiting, asked):
+            queue.push(request)
+        plan = self._decide(queue, now, headroom, arrived=0)
         place = next(index for index, request in enumerate(queue) if request is asked) - plan.doomed
         soon = 0 <= place < len(plan.entries)
         return plan.entries[place] if soon else up_to(asked.allowed, self.costs.rank[plan.level.stitch]), plan
 
-    def _decide(self, waiting: Sequence[Waiting], floor: float, now: float, headroom: float, arrived: int) -> Plan:
+    def _decide(self, waiting: DeadlineQueue[Waiting], now: float, headroom: float, arrived: int) -> Plan:
         safe, likely = headroom / self.drift.upper, headroom / self.drift.center
-        chosen = self.policy.decide(View(waiting, floor, now, self.slo, safe, likely, self.forecast, arrived))
+        chosen = self.policy.decide(View(waiting, now, self.slo, safe, likely, self.forecast, arrived))
         counts: dict[int, int] = {}
         for entry in chosen.entries:
             counts[entry.stitch] = counts.get(entry.stitch, 0) + 1

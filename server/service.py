@@ -20,6 +20,7 @@ from server.latencies import table_for
 from server.metrics import Metrics
 from server.monitor import Monitor
 from server.settings import Settings
+from server.tenants import ANYONE, Tenant
 from stitching.checkpoint import sha256, shipped
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Asking:
 
     allowed: Allowed
     deadline: float
+    tenant: Tenant = ANYONE
 
 
 class Service:
@@ -81,7 +83,7 @@ class Service:
     def explain(self, allowed: Allowed, slack: float) -> tuple[Entry, Plan]:
         """The stitch that a request, due in `slack` seconds, would get now, and the plan for its batch."""
         now, queue = self.clock(), self.batcher.queue
-        return self.controller.explain(queue, queue.floor, Asking(allowed, now + slack), now, self.headroom())
+        return self.controller.explain(queue, Asking(allowed, now + slack), now, self.headroom())
 
     def _count(self, plan: Plan) -> None:
         self.metrics.batch_rows.observe(len(plan.entries))
