@@ -1,4 +1,4 @@
-"""The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches."""
+"""The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches | bench."""
 
 import logging
 import signal
@@ -20,8 +20,9 @@ COMMANDS: Mapping[str, str] = {
     "build": "server.building:Build",
     "pull": "server.pulling:Pull",
     "stitches": "server.listing:Stitches",
+    "bench": "server.benching:Bench",
 }
-OPTIONAL: Mapping[str, str] = {"sklearn": "train"}
+OPTIONAL: Mapping[str, str] = {"sklearn": "train", "aiohttp": "bench"}
 """Modules that may be missing, and the extra that brings them."""
 
 USAGE = """usage: stitchserve COMMAND [options]
@@ -33,6 +34,7 @@ USAGE = """usage: stitchserve COMMAND [options]
   build      join trained anchors by least squares, without training
   pull       download a family's released checkpoint
   stitches   list a family's stitches, or draw them
+  bench      replay a trace against a server, ours or another
 
 stitchserve COMMAND --help tells more."""
 

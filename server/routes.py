@@ -10,7 +10,6 @@ from server import budget as budgets
 from server.answering import answer_image, asked, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
-from server.controller import Waiting
 from server.engine import MOST_CLASSES
 from server.errors import BadRequest, ClientGone, Draining, ServeError
 from server.metrics import CONTENT_TYPE
@@ -70,7 +69,8 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     _refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, nearest=nearest)
-    with serving.limiter.admit():
+    serving.check(ask.allowed, time_limit(serving, budget))
+    with serving.limiter.admit(ask.allowed):
         body = await read_image(request, serving.limits.max_bytes, serving.settings.body_timeout_s)
         answer = await _unless_gone(request, answer_image(serving, body, ask))
     response.headers["X-Stitch-Id"] = str(answer.stitch.id)
@@ -90,7 +90,7 @@ async def classify_batch(
     """
     arrived = serving.clock()
     _refuse_if_stopping(serving)
-    with serving.limiter.admit():
+    with serving.limiter.admit(serving.controller.allow(Budget())):
         form = await read_images(request, serving.settings.max_form_bytes, serving.settings.body_timeout_s)
     if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
         raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
@@ -100,7 +100,8 @@ async def classify_batch(
             mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
             request_id = f"{request.state.request_id}-{index}"
             ask = asked(serving, mine, top_k, arrived, request_id, nearest=on_infeasible == "nearest")
-            with serving.limiter.admit():
+            serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
+            with serving.limiter.admit(ask.allowed):
                 return await answer_image(serving, form.images[index], ask)
         except ServeError as error:
             return Problem.model_validate(error.problem())
@@ -136,13 +137,11 @@ async def _disconnected(request: Request) -> None:
 async def explain(serving: Serving, budget: Asked, on_infeasible: OnInfeasible = "reject") -> Explanation:
     """The choice and its reason, with nothing run."""
     allowed = serving.controller.allow(budget, nearest=on_infeasible == "nearest")
-    now = serving.clock()
-    waiting = [Waiting(allowed, now + time_limit(serving, budget))]
-    plan = serving.controller.plan(waiting, 1 + serving.batcher.queued, now, serving.headroom())
+    entry, plan = serving.explain(allowed, time_limit(serving, budget))
     return Explanation(
-        stitch=StitchUsed.of(plan.choices[0].entry),
-        reason=plan.choices[0].reason,
-        predicted_ms=round(plan.predicted * 1e3, 4),
+        stitch=StitchUsed.of(entry),
+        reason=plan.why(allowed, entry),
+        predicted_ms=round(plan.expected * 1e3, 4),
         admitted=len(allowed.entries),
     )
 
@@ -160,12 +159,12 @@ async def status(serving: Serving) -> Status:
     return Status(
         model=serving.table.family.name,
         device=serving.engine.device_slug,
-        policy=controller.policy,
+        policy=controller.policy.name,
         ready=not serving.draining,
         queued=serving.batcher.queued,
         inside=serving.limiter.inside,
         level=StitchUsed.of(controller.level),
-        drift=round(controller.drift, 4),
+        drift=round(controller.drift.center, 4),
         headroom=round(serving.headroom(), 4),
         cpu_busy=round(load.busy, 4),
         cpu_ours=round(load.ours, 4),

@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lookup_tables.table import LookupTable, TableError, folder
+from lookup_tables.table import Entry, LookupTable, TableError, folder
 from server.admission import Limiter
+from server.allowance import Allowed
 from server.batcher import Batcher
-from server.controller import Controller
+from server.controller import Controller, Plan
 from server.engine import Engine, Image, Ranking
 from server.images import Limits
 from server.latencies import table_for
@@ -26,6 +29,14 @@ log = logging.getLogger(__name__)
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
 
 
+@dataclass(frozen=True)
+class Asking:
+    """A request that only asks."""
+
+    allowed: Allowed
+    deadline: float
+
+
 class Service:
     """One family on one device. Told to stop it is `draining`, no longer ready; then `refusing` new requests."""
 
@@ -34,12 +45,16 @@ class Service:
     ) -> None:
         self.settings, self.engine, self.table, self.clock = settings, engine, table, clock
         self.limits = Limits(settings.max_bytes, settings.max_pixels)
-        self.controller = Controller(table)
-        self.limiter = Limiter(
-            settings.max_queue, lambda inside: self.controller.drain_seconds(inside, settings.max_batch)
+        self.controller = Controller(
+            table,
+            max_batch=settings.max_batch,
+            slo=settings.slo,
+            policy=settings.policy,
+            miss_probability=settings.miss_probability,
         )
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
         self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
+        self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._engine_thread = ThreadPoolExecutor(1, "engine")
@@ -47,9 +62,8 @@ class Service:
             engine,
             self.controller,
             self._engine_thread,
-            settings.max_batch,
             headroom=self.headroom,
-            on_batch=self.metrics.batch_rows.observe,
+            on_batch=self._count,
             clock=self.clock,
         )
         self.draining = self.refusing = False
@@ -59,6 +73,22 @@ class Service:
     def headroom(self) -> float:
         """The share of the device that others leave to us."""
         return self.monitor.load.headroom
+
+    def check(self, allowed: Allowed, slack: float) -> None:
+        """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
+        queue = self.batcher.queue
+        decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
+        ahead = decoding + queue.floor_before(self.clock() + slack)
+        self.limiter.check(allowed, slack, ahead, self.batcher.running, self.headroom())
+
+    def explain(self, allowed: Allowed, slack: float) -> tuple[Entry, Plan]:
+        """The stitch that a request, due in `slack` seconds, would get now, and the plan for its batch."""
+        now, queue = self.clock(), self.batcher.queue
+        return self.controller.explain(queue, queue.floor, Asking(allowed, now + slack), now, self.headroom())
+
+    def _count(self, plan: Plan) -> None:
+        self.metrics.batch_rows.observe(len(plan.entries))
+        self.metrics.dispatches.labels(plan.reason).inc()
 
     async def start(self) -> None:
         """Start the dispatch loop and the monitor, and warm the engine's own thread."""
@@ -91,9 +121,21 @@ class Service:
         gauge("queue_depth", "Requests waiting for the engine", lambda: self.batcher.queued)
         gauge("requests_inside", "Requests admitted and not yet answered", lambda: self.limiter.inside)
         gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", self._level_flops)
-        gauge("drift_ratio", "Observed over profiled latency", lambda: self.controller.drift)
+        drift = self.controller.drift
+        gauge("drift_ratio", "Observed over profiled latency", lambda: drift.center)
+        gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: drift.upper)
+        gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
+        gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: drift.missed)
+        gauge("predicted_drain_seconds", "Until all inside could be answered", self._drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
         gauge("ready", "1 when requests are welcome", lambda: float(not self.draining))
+
+    def _promised(self) -> float:
+        return self.controller.drift.miss_probability or math.nan
+
+    def _drain(self) -> float:
+        waiting = self.limiter.floor - self.batcher.running_floor
+        return self.batcher.running + self.controller.drain_seconds(waiting, self.headroom())
 
     def _level_flops(self) -> float:
         return self.controller.level.flops

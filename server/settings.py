@@ -9,6 +9,8 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.controller import MISS_PROBABILITY, POLICY_NAMES
+
 PREFIX = "STITCHSERVE_"
 
 # Kubernetes gives every container the addresses of a Service, under the Service's name: here one called stitchserve.
@@ -31,6 +33,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535)
     slo_ms: float = Field(50.0, gt=0, le=3_600_000, description="the deadline of a request that brings none")
+    policy: str = Field("pace", description=f"how stitches are chosen: {POLICY_NAMES}")
+    miss_probability: float | None = Field(
+        MISS_PROBABILITY, gt=0, lt=1, description="share of batches that may take longer than planned; none: no margin"
+    )
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
     max_queue: int = Field(256, ge=1, le=1_000_000, description="most requests inside the server at once")
     decode_threads: int = Field(2, ge=1, le=256, description="threads that decode images")

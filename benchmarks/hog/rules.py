@@ -22,16 +22,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import mean
-from typing import Any
 
 from lookup_tables.table import Latency, LookupTable, Measurement, folder
+from server.allowance import Allowed
 from server.budget import Budget
 from server.controller import Controller
+from server.drift import WEIGHT
 
 START, STOP, END = 20.0, 40.0, 60.0
 SPANS = ((START, START + 2), (START + 2, STOP), (STOP, STOP + 2), (STOP + 2, END))
 SAMPLE_EVERY = 0.25
-WEIGHT = 0.1  # of the newest batch, as in drift
 HOG_SAYS = 0.5
 FIXED, PER_FLOP, MAX_BATCH = 1.5e-3, 3e-11, 32  # seconds a batch, seconds a FLOP: digits on two cores, roughly
 RULES = ("none", "product", "model", "once")
@@ -43,7 +43,7 @@ class Request:
     """What waits: as the controller sees it."""
 
     arrived: float
-    allowed: Any
+    allowed: Allowed
     deadline: float
 
 
