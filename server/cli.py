@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "train": "server.training:Train",
     "build": "server.building:Build",
     "pull": "server.pulling:Pull",
+    "simulate": "server.simulating:Simulate",
     "stitches": "server.listing:Stitches",
     "bench": "server.benching:Bench",
 }
@@ -33,6 +34,7 @@ USAGE = """usage: stitchserve COMMAND [options]
   train      train a family on a folder of images
   build      join trained anchors by least squares, without training
   pull       download a family's released checkpoint
+  simulate   compare policies on traces, on a virtual clock
   stitches   list a family's stitches, or draw them
   bench      replay a trace against a server, ours or another
 

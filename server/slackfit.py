@@ -5,7 +5,7 @@ from bisect import bisect_right
 from server.costs import Costs
 from server.policy import Decision, View, up_to, why
 
-BUCKETS = 64
+BUCKETS = 4
 
 
 class SlackFit:
@@ -23,7 +23,7 @@ class SlackFit:
         sizes = [2**power for power in range(costs.max_batch.bit_length()) if 2**power < costs.max_batch]
         sizes.append(costs.max_batch)
         low, high = costs.least(1), costs.seconds(costs.frontier[-1].stitch, costs.max_batch)
-        self._ends = [low + (high - low) * bucket / (BUCKETS - 1) for bucket in range(BUCKETS)]
+        self._ends = [low + (high - low) * (bucket + 1) / BUCKETS for bucket in range(BUCKETS)]
         self._tuples = [self._fitting(end, sizes) for end in self._ends]
 
     def _fitting(self, end: float, sizes: list[int]) -> tuple[int, int]:

@@ -201,7 +201,19 @@ def write_csv(path: Path, reports: Sequence[Report]) -> None:
 
 def table(reports: Sequence[Report]) -> str:
     """The summaries for people, one a line."""
-    heads = ("run", "trace", "req/s", "in time %", "top-1 %", "effective %", "p50 ms", "p99 ms", "good/s", "unanswered")
+    heads = (
+        "run",
+        "trace",
+        "req/s",
+        "in time %",
+        "top-1 %",
+        "effective %",
+        "bound %",
+        "p50 ms",
+        "p99 ms",
+        "good/s",
+        "unanswered",
+    )
     rows = [heads, *(_cells(each) for each in reports)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(_padded, row, widths, range(len(row)))).rstrip() for row in rows)
@@ -210,13 +222,19 @@ def table(reports: Sequence[Report]) -> str:
 def _cells(each: Report) -> tuple[str, ...]:
     s = each.summary
     unanswered = ", ".join(f"{status}: {count}" for status, count in s.unanswered.items()) or "-"
-    shares = (f"{100 * s.attainment:.3f}", _scaled(s.top1, 100) or "-", _scaled(s.effective, 100) or "-")
+    shares = (f"{100 * s.attainment:.3f}", _scaled(s.top1, 100) or "-", _scaled(s.effective, 100) or "-", _bound(each))
     times = (_scaled(s.p50, 1e3) or "-", _scaled(s.p99, 1e3) or "-")
     return (each.name, each.trace, f"{s.rate:.1f}", *shares, *times, f"{s.goodput:.1f}", unanswered)
 
 
+def _bound(each: Report) -> str:
+    """The most that any scheduler could have reached with these arrivals, where a simulation told it."""
+    bound = each.details.get("fluid_bound")
+    return f"{100 * bound:.2f}" if isinstance(bound, float) else "-"
+
+
 def _padded(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column in {0, 1, 9} else cell.rjust(width)
+    return cell.ljust(width) if column in {0, 1, 10} else cell.rjust(width)
 
 
 def _scaled(value: float | None, by: float) -> str:

@@ -10,6 +10,7 @@ from server.budget import Budget
 from server.controller import Controller
 from server.errors import Overloaded
 from server.queue import DeadlineQueue
+from server.replay.report import Outcome
 from server.replay.traces import Trace
 
 Noise = Callable[[], float]
@@ -26,38 +27,23 @@ class Request:
     allowed: Allowed
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a request: when it was answered and by which stitch, or None where it was refused."""
-
-    arrival: float
-    deadline: float
-    answered: float | None
-    entry: Entry | None
-
-    @property
-    def in_time(self) -> bool:
-        """Whether it was answered by its deadline."""
-        return self.answered is not None and self.answered <= self.deadline
-
-    @property
-    def worth(self) -> float:
-        """Its part of the effective accuracy: the top-1 of its stitch in time, else 0."""
-        return self.entry.top1 or 0.0 if self.in_time and self.entry else 0.0
-
-
 def simulate(trace: Trace, controller: Controller, limiter: Limiter, noise: Noise = lambda: 1.0) -> list[Outcome]:
     """One outcome for each arrival, in their order: an engine that runs batch after batch, nothing else taking time."""
     allowed = controller.allow(Budget())
     slo = controller.slo
-    outcomes: list[Outcome | None] = [None] * len(trace.arrivals)
+    outcomes: dict[int, Outcome] = {}
     queue: DeadlineQueue[Request] = DeadlineQueue()
     arrivals = trace.arrivals.tolist()
     now, free_at, next_one = 0.0, 0.0, 0
 
-    def settle(request: Request, answered: float | None = None, entry: Entry | None = None) -> None:
-        limiter.leave(allowed)
-        outcomes[request.number] = Outcome(request.arrival, request.deadline, answered, entry)
+    def refuse(request: Request) -> None:
+        outcomes[request.number] = Outcome(request.arrival, None, slo, status="503")
+
+    def answer(request: Request, entry: Entry) -> None:
+        latency = free_at - request.arrival
+        outcomes[request.number] = Outcome(
+            request.arrival, latency, slo, stitch=entry.stitch, top1=entry.top1, flops=entry.flops
+        )
 
     while next_one < len(arrivals) or queue:
         now = max(free_at, queue[0].arrival if queue else arrivals[next_one])
@@ -68,20 +54,22 @@ def simulate(trace: Trace, controller: Controller, limiter: Limiter, noise: Nois
             try:
                 limiter.check(allowed, slo, queue.floor, max(0.0, free_at - at))
             except Overloaded:
-                outcomes[request.number] = Outcome(at, request.deadline, None, None)
+                refuse(request)
             else:
                 limiter.enter(allowed)
                 queue.push(request)
-        for request in queue.take_late(now):
-            settle(request)
-        if not queue:
-            continue
-        plan = controller.plan(queue, queue.floor, now)
-        for request in queue.take(plan.doomed):
-            settle(request)
-        seconds = plan.predicted * noise()
-        free_at = now + seconds
-        for request, entry in zip(queue.take(len(plan.entries)), plan.entries, strict=True):
-            settle(request, free_at, entry)
-        controller.observe(plan, seconds)
-    return [outcome for outcome in outcomes if outcome is not None]
+        lost = queue.take_late(now)
+        if queue:
+            plan = controller.plan(queue, queue.floor, now)
+            lost += queue.take(plan.doomed)
+            seconds = plan.predicted * noise()
+            free_at = now + seconds
+            batch = queue.take(len(plan.entries))
+            for request, entry in zip(batch, plan.entries, strict=True):
+                limiter.leave(allowed)
+                answer(request, entry)
+            controller.observe(plan, seconds)
+        for request in lost:
+            limiter.leave(allowed)
+            refuse(request)
+    return [outcome for _, outcome in sorted(outcomes.items())]

@@ -1,12 +1,12 @@
 """What a budget admits, and what is said of it."""
 
 import pytest
+from made_up import MS, small_table
 
 from server.allowance import allow
 from server.budget import Budget, parse
 from server.costs import Costs
 from server.errors import Infeasible, UnknownStitch
-from tests.server.small import MS, small_table
 
 
 @pytest.fixture

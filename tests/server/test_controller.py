@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import MS, Waiting, small_table
 
 from server.budget import Budget, parse
 from server.controller import POLICIES, Controller
 from server.errors import Infeasible
-from tests.server.small import MS, Waiting, small_table
 
 EVERY_POLICY = [*POLICIES, "fixed:1"]
 

@@ -1,9 +1,9 @@
 """Seconds of batches, levels and drains, against a table that can be reckoned by hand."""
 
 import pytest
+from made_up import MS, small_table
 
 from server.costs import Costs
-from tests.server.small import MS, small_table
 
 
 @pytest.fixture

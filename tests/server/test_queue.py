@@ -2,12 +2,12 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import Waiting, small_table
 
 from server.allowance import allow
 from server.budget import Budget
 from server.costs import Costs
 from server.queue import DeadlineQueue
-from tests.server.small import Waiting, small_table
 
 COSTS = Costs(small_table(), max_batch=8)
 CHEAP, DEAR = allow(COSTS, Budget()), allow(COSTS, Budget(stitch=3))

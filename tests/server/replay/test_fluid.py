@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import MS, small_table
 
 from server.admission import Limiter
 from server.controller import POLICIES, Controller
 from server.costs import Costs
 from server.replay.fluid import fluid_bound, taut_string
+from server.replay.report import summarise
 from server.replay.simulator import simulate
 from server.replay.traces import Trace, gamma
-from tests.server.small import MS, small_table
 
 COSTS = Costs(small_table(), max_batch=8)
 gaps = st.lists(st.floats(0, 0.9), min_size=0, max_size=30)
@@ -57,5 +58,6 @@ def test_no_policy_does_better(policy: str, slo: float, load: float) -> None:
     trace = Trace("gamma", arrivals, 2.0)
     controller = Controller(small_table(), max_batch=8, slo=slo, policy=policy)
     outcomes = simulate(trace, controller, Limiter(1000, controller))
-    worth = sum(outcome.worth for outcome in outcomes) / len(outcomes)
-    assert worth <= fluid_bound(trace, COSTS, slo) + 1e-9
+    effective = summarise(outcomes, trace.seconds).effective
+    assert effective is not None
+    assert effective <= fluid_bound(trace, COSTS, slo) + 1e-9

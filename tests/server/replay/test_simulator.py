@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from made_up import MS, small_table
 
 from server.admission import Limiter
 from server.controller import Controller
+from server.replay.report import summarise
 from server.replay.simulator import simulate
 from server.replay.traces import Trace, gamma
-from tests.server.small import MS, small_table
 
 
 def controller(policy: str = "pace", slo: float = 50 * MS) -> Controller:
@@ -21,29 +22,28 @@ def at(*times: float) -> Trace:
 def test_a_request_alone_takes_what_its_stitch_takes() -> None:
     made = controller()
     (outcome,) = simulate(at(3.0), made, Limiter(10, made))
-    assert outcome.entry is not None
-    assert outcome.entry.stitch == 3
-    assert outcome.answered == pytest.approx(3.0 + 4 * MS)
+    assert (outcome.stitch, outcome.top1, outcome.status) == (3, 0.8, "200")
+    assert outcome.latency == pytest.approx(4 * MS)
     assert outcome.in_time
-    assert outcome.worth == 0.8
 
 
 def test_who_comes_while_a_batch_runs_waits_for_it() -> None:
     made = controller("fixed:3")
     first, second, third = simulate(at(0.0, 0.001, 0.002), made, Limiter(10, made))
-    assert first.answered == pytest.approx(4 * MS)
-    assert second.answered == third.answered == pytest.approx(12 * MS)
+    assert first.latency == pytest.approx(4 * MS)
+    assert second.latency == pytest.approx(11 * MS)
+    assert third.latency == pytest.approx(10 * MS)
 
 
 def test_what_would_be_late_is_refused_and_worth_nothing() -> None:
-    made = controller(slo=10 * MS)
+    made = controller(slo=10.01 * MS)
     limiter = Limiter(1000, made)
     outcomes = simulate(at(*[0.0] * 40), made, limiter)
-    refused = [outcome for outcome in outcomes if outcome.answered is None]
+    refused = [outcome for outcome in outcomes if outcome.latency is None]
     assert len(outcomes) == 40
     assert len(refused) == 30, "ten fit in 10 ms at the cheapest stitch"
-    assert all(outcome.worth == 0 for outcome in refused)
-    assert all(outcome.in_time for outcome in outcomes if outcome.answered is not None)
+    assert {outcome.status for outcome in refused} == {"503"}
+    assert all(outcome.in_time for outcome in outcomes if outcome.latency is not None)
     assert (limiter.inside, limiter.floor) == (0, 0.0), "every permit came back"
 
 
@@ -59,9 +59,7 @@ def test_the_same_trace_and_noise_give_the_same_outcomes() -> None:
     def once() -> list[object]:
         made, noise = controller(), np.random.default_rng(1)
         trace = Trace("gamma", gamma(700, 3.0, np.random.default_rng(2), cv2=8), 3.0)
-        return [
-            (o.answered, o.entry) for o in simulate(trace, made, Limiter(99, made), lambda: noise.uniform(0.7, 1.5))
-        ]
+        return list(simulate(trace, made, Limiter(99, made), lambda: noise.uniform(0.7, 1.5)))
 
     assert once() == once()
 
@@ -72,8 +70,8 @@ def test_our_policy_loses_fewer_and_is_worth_more_than_slackfit_in_a_burst() -> 
     for policy in ("pace", "slackfit", "cheapest"):
         made = controller(policy, slo=80 * MS)
         outcomes = simulate(trace, made, Limiter(1000, made))
-        worth[policy] = sum(outcome.worth for outcome in outcomes)
-        met[policy] = sum(outcome.in_time for outcome in outcomes)
+        summary = summarise(outcomes, trace.seconds)
+        worth[policy], met[policy] = summary.effective or 0.0, summary.attainment
     assert worth["pace"] > worth["cheapest"]
     assert worth["pace"] > worth["slackfit"]
     assert met["pace"] >= met["slackfit"]
