@@ -7,6 +7,7 @@ engine is free; `observe` tells how long the batch really took. How to choose is
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from lookup_tables.table import Entry, LookupTable
 from server.allowance import Allowed, allow
@@ -37,8 +38,8 @@ POLICY_NAMES = f"{', '.join(POLICIES)} or fixed:<stitch>"
 class Plan:
     """One batch: after `doomed` requests, to be refused, a stitch for each of the next ones.
 
-    `level` is the dearest stitch that it could afford, `predicted` its seconds by the table and `expected` with drift;
-    `reason` says why it holds no more, `time` what time there was, for people.
+    `level` is the dearest stitch that it could afford, `predicted` its seconds by the table and `expected` with drift
+    and `headroom`; `reason` says why it holds no more, `time` what time there was, for people.
     """
 
     doomed: int
@@ -48,6 +49,7 @@ class Plan:
     expected: float
     reason: str
     time: str
+    headroom: float = 1.0
 
     def why(self, allowed: Allowed, entry: Entry) -> str:
         """Why a request of this batch got its stitch."""
@@ -85,7 +87,7 @@ class Controller:
         """Decide by this policy from now on. ValueError for one that does not exist."""
         self.policy = self._policy(policy)
 
-    def plan(self, waiting: DeadlineQueue[Waiting], now: float, headroom: float = 1.0) -> Plan:
+    def plan(self, waiting: DeadlineQueue[Any], now: float, headroom: float = 1.0) -> Plan:
         """The next batch of a queue that is not empty.
 
         `now` is in the deadlines' clock; `headroom` in (0, 1] is the share of the machine that is ours.
@@ -111,8 +113,9 @@ class Controller:
         soon = 0 <= place < len(plan.entries)
         return plan.entries[place] if soon else up_to(asked.allowed, self.costs.rank[plan.level.stitch]), plan
 
-    def _decide(self, waiting: DeadlineQueue[Waiting], now: float, headroom: float, arrived: int) -> Plan:
-        safe, likely = headroom / self.drift.upper, headroom / self.drift.center
+    def _decide(self, waiting: DeadlineQueue[Any], now: float, headroom: float, arrived: int) -> Plan:
+        left = self.drift.left(headroom)
+        safe, likely = left / self.drift.upper, left / self.drift.center
         chosen = self.policy.decide(View(waiting, now, self.slo, safe, likely, self.forecast, arrived))
         counts: dict[int, int] = {}
         for entry in chosen.entries:
@@ -121,17 +124,17 @@ class Controller:
         slack = max(0.0, waiting[chosen.doomed].deadline - now) * 1e3
         queued = len(waiting) - chosen.doomed
         time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left"
-        expected = predicted * self.drift.center
-        return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time)
+        expected = predicted * self.drift.center / left
+        return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
 
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded."""
         self.level = plan.level
-        self.drift.observe(max(seconds, 1e-9) / plan.predicted)
+        self.drift.observe(max(seconds, 1e-9) / plan.predicted, plan.headroom)
 
     def drain_seconds(self, floor: float, headroom: float = 1.0) -> float:
         """Seconds in which requests with this sum of floors are likely answered, each by the cheapest it admits."""
-        return self.costs.drain(floor) * self.drift.center / headroom
+        return self.costs.drain(floor) * self.drift.center / self.drift.left(headroom)
 
     def _policy(self, name: str) -> Policy:
         kind, _, stitch = name.partition(":")

@@ -19,6 +19,8 @@ class Drift:
     `upper` is an online conformal bound: the quantile of the last errors at a level that is corrected by how often it
     was exceeded, so that in the long run it is exceeded as often as promised, whatever the errors' distribution.
     Without a `miss_probability` it is `center`.
+
+    Drift also learns what others take of the machine; headroom tells that sooner, and `left` is what it tells anew.
     """
 
     def __init__(self, miss_probability: float | None = None) -> None:
@@ -26,6 +28,8 @@ class Drift:
         self.missed = 0.0
         """Share of the batches that took longer than `upper` promised, as a long exponential average."""
         self._log = 0.0
+        self._headroom = 0.0
+        """Logarithm of the headroom of the batches that were learned from, averaged as they are."""
         self._level = miss_probability or 0.0
         self._errors: deque[float] = deque()
         self._ordered: list[float] = []
@@ -40,16 +44,25 @@ class Drift:
         """The factor to plan with."""
         return math.exp(self._log + self._margin())
 
-    def observe(self, ratio: float) -> None:
-        """Learn from a batch that took `ratio` times the seconds that the table predicts."""
+    def left(self, headroom: float) -> float:
+        """What others leave of the share, in (0, 1], of the machine that the batches learned from had.
+
+        Headroom itself would be counted twice once drift has learned what it does to batches, if anything.
+        """
+        return min(1.0, headroom / math.exp(self._headroom))
+
+    def observe(self, ratio: float, headroom: float = 1.0) -> None:
+        """Learn from a batch that took `ratio` times the seconds that the table predicts, at this headroom."""
         error = math.log(ratio) - self._log
         if self.miss_probability:
-            missed = error > self._margin()
+            unforeseen = error + math.log(self.left(headroom))
+            missed = unforeseen > self._margin()
             self.missed += CORRECTION * (missed - self.missed)
             self._level += CORRECTION * (self.miss_probability - missed)
-            self._remember(error)
+            self._remember(unforeseen)
         step = max(-LARGEST_STEP, min(LARGEST_STEP, error))
         self._log = max(BOUNDS[0], min(BOUNDS[1], self._log + WEIGHT * step))
+        self._headroom += WEIGHT * (math.log(headroom) - self._headroom)
 
     def _margin(self) -> float:
         """The error, in logarithms, that the share `_level` of those remembered exceeds; the largest below that."""

@@ -84,6 +84,11 @@ class Engine:
         return device_slug("cpu", _processor(), torch.get_num_threads())
 
     @property
+    def gpu_uuid(self) -> str | None:
+        """The UUID of the GPU it computes on, as CUDA gives it; None on a CPU."""
+        return str(torch.cuda.get_device_properties(self.device).uuid) if self.device.type == "cuda" else None
+
+    @property
     def conditions(self) -> Mapping[str, str]:
         """What latencies measured here depend on, for the file's heading."""
         return {

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from lookup_tables.table import Entry
 from server.allowance import Allowed
@@ -21,7 +21,7 @@ class View:
     `arrived` since the last batch.
     """
 
-    waiting: DeadlineQueue[Waiting]
+    waiting: DeadlineQueue[Any]
     now: float
     slo: float
     safe: float
@@ -31,7 +31,8 @@ class View:
 
     def slack(self, index: int) -> float:
         """Seconds by the table, to promise on, until that request's deadline."""
-        return (self.waiting[index].deadline - self.now) * self.safe
+        due: float = self.waiting[index].deadline
+        return (due - self.now) * self.safe
 
     def in_time(self, seconds: float) -> int:
         """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lookup_tables.table import Entry, LookupTable, TableError, folder
@@ -19,6 +20,7 @@ from server.images import Limits
 from server.latencies import table_for
 from server.metrics import Metrics
 from server.monitor import Monitor
+from server.nvml import Gpu, GpuWatch
 from server.settings import Settings
 from server.tenants import ANYONE, Tenant
 from stitching.checkpoint import sha256, shipped
@@ -52,8 +54,9 @@ class Service:
             policy=settings.policy,
             miss_probability=settings.miss_probability,
         )
-        self.limiter = Limiter(settings.max_queue, self.controller)
-        self.monitor = Monitor()
+        self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
+        self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
+        self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._engine_thread = ThreadPoolExecutor(1, "engine")
@@ -70,8 +73,8 @@ class Service:
         self._show_gauges()
 
     def headroom(self) -> float:
-        """The share of the machine that is ours; on a GPU the processors' load does not say."""
-        return self.monitor.load.headroom if self.engine.device.type == "cpu" else 1.0
+        """The share of the device that others leave to us."""
+        return self.monitor.load.headroom
 
     def check(self, allowed: Allowed, slack: float) -> None:
         """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
@@ -91,6 +94,8 @@ class Service:
 
     async def start(self) -> None:
         """Start the dispatch loop and the monitor, and warm the engine's own thread."""
+        if self._gpu:
+            self._gpu.start()
         loop = asyncio.get_running_loop()
         for entry in (self.controller.frontier[0], self.controller.frontier[-1]):
             await loop.run_in_executor(self._engine_thread, self.engine.run_once, entry.stitch, 1)
@@ -103,6 +108,8 @@ class Service:
         dispatch, watch = self._tasks
         await dispatch
         watch.cancel()
+        if self._gpu:
+            self._gpu.stop()
         self.decode_pool.shutdown(wait=False, cancel_futures=True)
         self._engine_thread.shutdown()
 

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     max_bytes: int = Field(10_000_000, ge=1, description="largest body, in bytes")
     max_form_bytes: int = Field(100_000_000, ge=1, description="largest form of several images, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels")
+    min_memory_bytes: int = Field(256_000_000, ge=0, description="memory left, below which requests are refused")
     body_timeout_s: float = Field(10.0, gt=0, description="longest a body may take to arrive")
     drain_delay_s: float = Field(0.0, ge=0, description="how long to go on serving after SIGTERM, not ready")
     drain_timeout_s: float = Field(30.0, gt=0, description="longest wait for requests in flight at the end")

@@ -119,6 +119,17 @@ def test_less_headroom_and_more_drift_mean_a_cheaper_level(controller: Controlle
     assert controller.plan(queue, 0.0).level.stitch == 0
 
 
+def test_a_hog_is_counted_by_headroom_and_then_by_drift_but_not_twice(controller: Controller) -> None:
+    queue = waiting(controller, [Budget()], 4.5 * MS)
+    drained = controller.drain_seconds(10 * MS)
+    for _ in range(100):
+        plan = controller.plan(queue, 0.0, headroom=0.5)
+        assert plan.level.stitch == 1
+        assert plan.expected == pytest.approx(2 * plan.predicted, rel=0.01)
+        assert controller.drain_seconds(10 * MS, 0.5) == pytest.approx(2 * drained, rel=0.01)
+        controller.observe(plan, plan.predicted * 2)
+
+
 def test_what_a_batch_took_is_learned(controller: Controller) -> None:
     queue = waiting(controller, [Budget()], 500 * MS)
     plan = controller.plan(queue, 0.0)

@@ -58,3 +58,30 @@ def test_the_bound_follows_a_machine_that_becomes_slower() -> None:
         drift.observe(ratio)
     assert missed / 4000 == pytest.approx(0.05, rel=0.4)
     assert drift.center == pytest.approx(3.0, rel=0.1)
+
+
+def test_headroom_counts_until_drift_has_seen_it() -> None:
+    drift = fed(Drift(), 1.0, 10)
+    assert drift.left(0.5) == 0.5
+    for _ in range(100):
+        drift.observe(2.0, headroom=0.5)
+    assert drift.center == pytest.approx(2.0, rel=1e-3)
+    assert drift.left(0.5) == pytest.approx(1.0, rel=1e-3)
+    assert drift.left(0.25) == pytest.approx(0.5, rel=1e-3)
+    assert drift.left(1.0) == 1.0  # what others give back, drift must learn: never more than all
+
+
+def test_others_who_do_no_harm_are_soon_forgotten() -> None:
+    drift = Drift()
+    for _ in range(50):
+        drift.observe(1.0, headroom=0.5)
+    assert drift.left(0.5) / drift.center == pytest.approx(1.0, rel=0.01)
+
+
+def test_what_headroom_foretold_does_not_widen_the_margin() -> None:
+    foretold, sudden = fed(Drift(0.01), 1.0, 300), fed(Drift(0.01), 1.0, 300)
+    for _ in range(100):
+        foretold.observe(2.0, headroom=0.5)
+        sudden.observe(2.0)
+    assert foretold.upper / foretold.center == pytest.approx(1.0, rel=1e-3)
+    assert sudden.upper / sudden.center > 1.5
