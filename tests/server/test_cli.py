@@ -15,7 +15,15 @@ import pytest
 
 from server.cli import main
 
-ENTRY = [sys.executable, "-m", "server.cli"]
+ENTRY = [sys.executable, "-m", "server"]
+TOLD_TO_LEAVE_WHILE_LOADING = """
+import os, signal, sys
+from server import __main__ as entry
+
+assert "pydantic" not in sys.modules
+entry.resolve_name = lambda _: lambda: os.kill(os.getpid(), signal.SIGTERM)
+entry.main()
+"""
 
 
 def free_port() -> int:
@@ -95,6 +103,12 @@ def test_sigterm_while_it_starts_ends_it_at_once_with_0(cache: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(("command", "code"), [("serve", 0), ("train", -signal.SIGTERM)])
+def test_serve_heeds_sigterm_before_it_has_loaded(command: str, code: int) -> None:
+    arguments = [sys.executable, "-c", TOLD_TO_LEAVE_WHILE_LOADING, command]
+    assert subprocess.run(arguments, check=False, timeout=60).returncode == code
 
 
 def refusal(*arguments: str, **environment: str) -> str:
