@@ -81,17 +81,23 @@ class Composition:
         return next((name for name in self._ends(parts) if name not in self._places), None)
 
     def covering(self, costs: Mapping[str, float]) -> list[str]:
-        """Routes that together pass every module class that any of them passes; chosen greedily by cost a new class."""
+        """Routes that together pass every module class that any of them passes, none superfluous.
+
+        Chosen greedily: the one that costs least for each new class, until all are passed.
+        """
         cheapest: dict[frozenset[str], str] = {}
         for route in sorted(costs, key=costs.__getitem__):
-            cheapest.setdefault(frozenset(self.modules[step].kind for step in self.steps(route)), route)
+            cheapest.setdefault(frozenset(kind for _, kind in self.walk(route)), route)
         missing = set[str]().union(*cheapest)
-        chosen = []
+        chosen: list[frozenset[str]] = []
         while missing:
-            kinds = min((k for k in cheapest if k & missing), key=lambda k: costs[cheapest[k]] / len(k & missing))
-            chosen.append(cheapest[kinds])
-            missing -= kinds
-        return chosen
+            useful = [kinds for kinds in cheapest if kinds & missing]
+            chosen.append(min(useful, key=lambda kinds: costs[cheapest[kinds]] / len(kinds & missing)))
+            missing -= chosen[-1]
+        for kinds in sorted(chosen, key=lambda kinds: -costs[cheapest[kinds]]):
+            if kinds <= set[str]().union(*(other for other in chosen if other != kinds)):
+                chosen.remove(kinds)
+        return [cheapest[kinds] for kinds in chosen]
 
     def _names(self, parts: tuple[Segment, ...]) -> Iterator[str]:
         stem, *joins, head = self._ends(parts)
