@@ -5,11 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lookup_tables.profile import profile
 from lookup_tables.table import LookupTable, folder
 from lookup_tables.writer import latency_path, write_latency
 from server.engine import Engine
-from server.latencies import batches_up_to
+from server.latencies import batches_up_to, checks, measured
 
 
 class Profile(BaseModel):
@@ -22,7 +21,9 @@ class Profile(BaseModel):
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: what torch takes by itself")
-    stitches: Literal["frontier", "all"] = "frontier"
+    stitches: Literal["frontier", "all"] = Field(
+        "frontier", description="stitches to check what the modules predict: some of the frontier; all: every one"
+    )
     max_batch: int = Field(32, ge=1, le=1024, description="largest batch; powers of two up to it are measured")
     rounds: int = Field(30, ge=3, description="measurements of each")
     time_limit_s: float | None = Field(None, gt=0, description="stop after the round that comes nearest to this")
@@ -34,15 +35,15 @@ class Profile(BaseModel):
         table = LookupTable.load(source)
         engine = Engine.load(self.family, self.checkpoint, self.device, self.threads)
         engine.check(table)
-        entries = table.frontier() if self.stitches == "frontier" else table.entries
-        latency = profile(
-            engine.run_once,
-            [entry.stitch for entry in entries],
+        stitches = [entry.stitch for entry in table.entries] if self.stitches == "all" else checks(table)
+        latency = measured(
+            engine,
+            table,
+            stitches,
             batches_up_to(self.max_batch),
-            engine.device_slug,
-            details=engine.conditions,
             rounds=self.rounds,
             time_limit=self.time_limit_s,
+            keep=self.stitches == "all",
         )
         out = self.out or source
         out.mkdir(parents=True, exist_ok=True)
