@@ -70,6 +70,13 @@ class Batcher(Generic[Image, Result]):
         self._arrived = asyncio.Event()
         self._submitted = 0
         self._stopped = False
+        self.running_since: float | None = None
+        """When the batch that runs now began, by the clock."""
+        self.predicted = 0.0
+        """The seconds that the last batch begun was to take."""
+        self.failed_in_a_row = 0
+        """How many batches failed since the last that did not, and when the last of them did, by the clock."""
+        self.failed_at = 0.0
 
     @property
     def queued(self) -> int:
@@ -131,6 +138,7 @@ class Batcher(Generic[Image, Result]):
         except Exception as error:
             # The batch's boundary: whatever went wrong fails these requests and no others.
             log.exception("a batch of %d failed", len(batch))
+            self.failed_in_a_row, self.failed_at = self.failed_in_a_row + 1, self._clock()
             failure = error if isinstance(error, ServeError) else InternalError(f"{type(error).__name__}: {error}")
             for request in batch:
                 if not request.answer.done():
@@ -142,7 +150,12 @@ class Batcher(Generic[Image, Result]):
         plan = self._controller.plan(waiting, queued, started, self._headroom())
         stitches = [choice.entry.stitch for choice in plan.choices]
         images = [request.image for request in batch]
-        results = await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.run, images, stitches)
+        self.running_since, self.predicted = started, plan.predicted
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.run, images, stitches)
+        finally:
+            self.running_since = None
+        self.failed_in_a_row = 0
         seconds = self._clock() - started
         self._controller.observe(plan, seconds)
         self._on_batch(len(batch))

@@ -10,6 +10,7 @@ from pathlib import Path
 from lookup_tables.table import LookupTable, TableError, folder
 from server.admission import Limiter
 from server.batcher import Batcher
+from server.body import Bodies
 from server.controller import Controller
 from server.engine import Engine, Image, Ranking
 from server.images import Limits
@@ -22,6 +23,8 @@ from stitching.checkpoint import sha256, shipped
 log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
+HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
+MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
 
 
 class Service:
@@ -36,6 +39,7 @@ class Service:
         self.limiter = Limiter(
             settings.max_queue, lambda inside: self.controller.drain_seconds(inside, settings.max_batch)
         )
+        self.bodies = Bodies(settings.max_body_bytes_in_flight)
         self.monitor = Monitor()
         self.metrics = Metrics()
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
@@ -56,6 +60,22 @@ class Service:
     def headroom(self) -> float:
         """The share of the machine that is ours; on a GPU the processors' load does not say."""
         return self.monitor.load.headroom if self.engine.device.type == "cpu" else 1.0
+
+    def healthy(self) -> bool:
+        """Whether batches run: False once one hangs or the dispatch loop has died, which only a restart cures."""
+        since = self.batcher.running_since
+        allowed = max(HUNG_AFTER, HUNG_FACTOR * self.batcher.predicted)
+        hung = since is not None and self.clock() - since > allowed
+        return not hung and not any(task.done() for task in self._tasks[:1])
+
+    def failing(self) -> bool:
+        """Whether the last batches all failed; after a while without any it is worth another try."""
+        recent = self.clock() - self.batcher.failed_at < RETRY_AFTER
+        return self.batcher.failed_in_a_row >= MOST_FAILURES and recent
+
+    def ready(self) -> bool:
+        """Whether requests are welcome."""
+        return not self.draining and self.healthy() and not self.failing()
 
     async def start(self) -> None:
         """Start the dispatch loop and the monitor, and warm the engine's own thread."""
@@ -83,10 +103,12 @@ class Service:
         gauge = self.metrics.gauge
         gauge("queue_depth", "Requests waiting for the engine", lambda: self.batcher.queued)
         gauge("requests_inside", "Requests admitted and not yet answered", lambda: self.limiter.inside)
+        gauge("bodies_arriving", "Requests whose body is on its way in", lambda: len(self.bodies.arriving))
+        gauge("body_bytes", "Bytes of requests' bodies in memory", lambda: self.bodies.held)
         gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", self._level_flops)
         gauge("drift_ratio", "Observed over profiled latency", lambda: self.controller.drift)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
-        gauge("ready", "1 when requests are welcome", lambda: float(not self.draining))
+        gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
 
     def _level_flops(self) -> float:
         return self.controller.level.flops

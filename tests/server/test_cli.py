@@ -65,7 +65,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(started: Process, sample
             f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(sample)}\r\n\r\n"
         )
         client.sendall(head.encode() + sample[:100])
-        while httpx.get(f"{started.url}/status").json()["inside"] != 1:
+        while httpx.get(f"{started.url}/status").json()["arriving"] != 1:
             pass
         started.process.send_signal(signal.SIGTERM)
         while started.answers("/readyz"):
