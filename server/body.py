@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 
 from fastapi import Request
 
@@ -116,9 +117,9 @@ async def read_image(request: Request, body: Body, max_bytes: int, timeout: floa
     """
     if not _is_form(request):
         check_type(request.headers.get("content-type"))
-        content = bytearray()
-        await body.receive(request, max_bytes, timeout, content.extend)
-        return bytes(content)
+        content = BytesIO()
+        await body.receive(request, max_bytes, timeout, content.write)
+        return content.getvalue()  # not a copy, as of a bytearray
     reader = FormReader(request.headers["content-type"], max_bytes, most_files=1)
     await body.receive(request, max_bytes + FORM_OVERHEAD, timeout, reader.feed)
     images = reader.finish().images

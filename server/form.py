@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from io import BytesIO
 
 from server.errors import BadRequest, ServeError, TooLarge, UnsupportedType
 from server.images import check_type
@@ -43,7 +44,7 @@ class FormReader:
         self._images: list[bytes | ServeError] = []
         self._budgets: list[str] = []
         self._fields = 0
-        self._content = bytearray()
+        self._content = BytesIO()
         self._longest = 0
         """How much of the part at hand is kept."""
         self._kind: str | None = None
@@ -129,25 +130,23 @@ class FormReader:
 
     def _keep(self, count: int) -> None:
         if self._kind:
-            self._content += self._buffer[:count]
+            self._content.write(self._buffer[:count])
         del self._buffer[:count]
-        if len(self._content) > self._longest:
+        if self._content.tell() > self._longest:
             self._refuse_content()
 
     def _refuse_content(self) -> None:
         if self._kind == "budget":
             raise BadRequest(f"a budget field has more than {_LONGEST_BUDGET} bytes")
         self._images.append(TooLarge(f"the image has more than {self._max_bytes} bytes", max_bytes=self._max_bytes))
-        self._kind = None
-        self._content.clear()
+        self._kind, self._content = None, BytesIO()
 
     def _end_part(self) -> None:
         if self._kind == "image":
-            self._images.append(bytes(self._content))
+            self._images.append(self._content.getvalue())
         elif self._kind == "budget":
-            self._budgets.append(self._content.decode("utf-8", "replace"))
-        self._kind = None
-        self._content.clear()
+            self._budgets.append(self._content.getvalue().decode("utf-8", "replace"))
+        self._kind, self._content = None, BytesIO()
 
 
 def _parameters(value: bytes) -> dict[bytes, bytes]:

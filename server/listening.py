@@ -35,24 +35,25 @@ def addresses(sockets: list[socket.socket]) -> list[str]:
     return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in names]
 
 
-def _all(host: str, port: int) -> list[socket.socket]:
+def _all(host: str, port: int) -> Iterator[socket.socket]:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise _refusal(host, port, error) from error
-    sockets: list[socket.socket] = []
-    missing: OSError | None = None
+    first = missing = None
     for family, _, _, _, address in found:
-        chosen = sockets[0].getsockname()[1] if sockets else port
+        chosen = first.getsockname()[1] if first else port
         try:
-            sockets.append(_bound(family, (address[0], chosen, *address[2:])))
+            opened = _bound(family, (address[0], chosen, *address[2:]))
         except OSError as error:
             missing = error
             if error.errno not in _NOT_HERE:
                 raise _refusal(host, port, error) from error
-    if missing and not sockets:  # else: a name may have an address of a kind that the machine lacks, as ::1
+        else:
+            first = first or opened
+            yield opened
+    if missing and not first:  # else: a name may have an address of a kind that the machine lacks, as ::1
         raise _refusal(host, port, missing)
-    return sockets
 
 
 def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:

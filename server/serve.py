@@ -1,6 +1,7 @@
 """The HTTP server process: uvicorn, stopping in the order that loses no request."""
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -73,6 +74,7 @@ class Serve(Settings):
         _allow_open_files(self.max_connections + OTHER_FILES)
         with bound(self.host, self.port) as sockets:
             app = create_app(self)
+            gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
             listen(sockets)
             Server(configuration(app, self), app.state.service).run(sockets)
 
