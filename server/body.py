@@ -46,7 +46,7 @@ class Bodies:
     def _make_room(self) -> None:
         """Drops slow senders, the slowest first, until the rest fits."""
         now = self._clock()
-        slow = [body for body in self.arriving if now - body.since > PATIENCE]
+        slow = [body for body in self.arriving if body.size and now - body.since > PATIENCE]
         for body in sorted(slow, key=lambda body: body.size / (now - body.since)):
             if self.held <= self._capacity:
                 break

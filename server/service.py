@@ -83,13 +83,14 @@ class Service:
         for entry in (self.controller.frontier[0], self.controller.frontier[-1]):
             await loop.run_in_executor(self._engine_thread, self.engine.run_once, entry.stitch, 1)
         self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
+        self._tasks[0].add_done_callback(_tell_of_death)
 
     async def stop(self) -> None:
         """Answer what is queued, then let everything go."""
         self.draining = self.refusing = True
         self.batcher.stop()
         dispatch, watch = self._tasks
-        await dispatch
+        await asyncio.wait([dispatch])
         watch.cancel()
         self.decode_pool.shutdown(wait=False, cancel_futures=True)
         self._engine_thread.shutdown()
@@ -112,6 +113,11 @@ class Service:
 
     def _level_flops(self) -> float:
         return self.controller.level.flops
+
+
+def _tell_of_death(dispatch: asyncio.Task[None]) -> None:
+    if not dispatch.cancelled() and dispatch.exception():
+        log.critical("the loop that runs batches has died; restart the server", exc_info=dispatch.exception())
 
 
 def build(settings: Settings) -> Service:
