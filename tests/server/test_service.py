@@ -195,7 +195,7 @@ def test_a_form_of_more_images_than_the_queue_is_answered_in_turns(stage: Stage,
 def test_a_batch_that_hangs_is_told_to_whoever_restarts(stage: Stage, sample: bytes) -> None:
     assert (stage.health("livez"), stage.health("readyz")) == (200, 200)
     hanging = stage.occupy(sample)
-    stage.clock.by += 9
+    stage.clock.by += 5
     assert (stage.health("livez"), stage.health("readyz")) == (200, 200), "slow is not dead"
     stage.clock.by += 3600
     assert (stage.health("livez"), stage.health("readyz")) == (503, 503)

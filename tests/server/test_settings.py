@@ -55,7 +55,7 @@ def test_kubernetes_service_links_are_no_settings(clean: pytest.MonkeyPatch) -> 
 def test_a_body_as_large_as_allowed_must_fit_into_memory(clean: pytest.MonkeyPatch) -> None:
     assert Settings(max_body_bytes_in_flight=100_000_000).max_form_bytes == 100_000_000
     for changes in ({"max_form_bytes": 600_000_000}, {"max_bytes": 600_000_000}, {"max_body_bytes_in_flight": 99}):
-        with pytest.raises(ValidationError, match="max_body_bytes_in_flight.*raise it or lower"):
+        with pytest.raises(ValidationError, match=r"max_body_bytes_in_flight.*raise it or lower"):
             Settings.model_validate(changes)
 
 
