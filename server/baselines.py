@@ -1,6 +1,6 @@
 """Policies that others use or that bound the rest: one stitch, the cheapest, the most accurate, re-solved at times."""
 
-from server.costs import Costs
+from server.batch_costs import Costs
 from server.policy import Decision, View, up_to, why
 
 PERIOD = 30.0

@@ -12,8 +12,8 @@ from typing import Any
 from lookup_tables.table import Entry, LookupTable
 from server.allowance import Allowed, allow
 from server.baselines import Fixed, MaxAccuracy, Periodic
+from server.batch_costs import Costs
 from server.budget import Budget
-from server.costs import Costs
 from server.drift import Drift
 from server.forecast import Forecast
 from server.pace import Pace

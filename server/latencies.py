@@ -34,7 +34,7 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
     if given.is_file():
         log.info("latencies of this device: %s", given)
         return LookupTable.load(folder, given)
-    stitches, batches = _affordable(engine, table, batches_up_to(max_batch), time_limit)
+    stitches, batches = within(engine, table, batches_up_to(max_batch), time_limit)
     kept_in = cache / f"{table.family.name}-{_fingerprint(engine, table)}"
     kept = latency_path(kept_in, engine.device_slug)
     if kept.is_file():
@@ -106,7 +106,7 @@ def checks(table: LookupTable) -> list[int]:
     return spread([stitch for stitch in frontier if stitch not in through], MOST_CHECKS)
 
 
-def _affordable(
+def within(
     engine: Engine, table: LookupTable, batches: Sequence[int], time_limit: float
 ) -> tuple[list[int], list[int]]:
     """The stitches and batch sizes to profile in that time, beside those in which modules are measured."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from server.costs import Costs
+from server.batch_costs import Costs
 from server.policy import DRAINED, Decision, View, why
 from server.spreading import divide
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from lookup_tables.table import Entry
 from server.allowance import Allowed
-from server.costs import Costs
+from server.batch_costs import Costs
 from server.forecast import Forecast
 from server.queue import DeadlineQueue, Waiting
 

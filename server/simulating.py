@@ -11,8 +11,8 @@ from tqdm import tqdm
 from lookup_tables.plot import picture_format
 from lookup_tables.table import LookupTable, TableError, folder
 from server.admission import Limiter
+from server.batch_costs import Costs
 from server.controller import MISS_PROBABILITY, POLICIES, POLICY_NAMES, Controller
-from server.costs import Costs
 from server.replay.fluid import fluid_bound
 from server.replay.plot import plot
 from server.replay.report import Report, report, table, write_csv, write_json

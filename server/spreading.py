@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lookup_tables.table import Entry
 from server.allowance import Allowed
-from server.costs import Costs, Level
+from server.batch_costs import Costs, Level
 from server.policy import up_to
 from server.queue import Waiting
 from server.tenants import Tenant

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from made_up import MS, Waiting, small_table
 
 from server.allowance import Allowed, allow
+from server.batch_costs import Costs
 from server.budget import Budget
-from server.costs import Costs
 from server.spreading import divide, fill, spread
 from server.tenants import Tenant
 
