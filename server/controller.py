@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lookup_tables.table import Entry, LookupTable
+from lookup_tables.table import Entry, LookupTable, UnknownStitch
 from server.allowance import Allowed, allow
 from server.baselines import Fixed, MaxAccuracy, Periodic
 from server.batch_costs import Costs
@@ -27,7 +27,7 @@ MISS_PROBABILITY = 0.01
 POLICIES: Mapping[str, Callable[[Costs], Policy]] = {
     "pace": Pace,
     "slackfit": SlackFit,
-    "cheapest": lambda costs: Fixed(costs, 0, "cheapest"),
+    "cheapest": lambda costs: Fixed(costs, costs.frontier[0], "cheapest"),
     "max-accuracy": MaxAccuracy,
     "periodic": Periodic,
 }
@@ -111,7 +111,7 @@ class Controller:
         plan = self._decide(queue, now, headroom, arrived=0)
         place = next(index for index, request in enumerate(queue) if request is asked) - plan.doomed
         soon = 0 <= place < len(plan.entries)
-        return plan.entries[place] if soon else up_to(asked.allowed, self.costs.rank[plan.level.stitch]), plan
+        return plan.entries[place] if soon else self._later(asked.allowed, plan.level), plan
 
     def _decide(self, waiting: DeadlineQueue[Any], now: float, headroom: float, arrived: int) -> Plan:
         left = self.drift.left(headroom)
@@ -127,6 +127,11 @@ class Controller:
         expected = predicted * self.drift.center / left
         return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
 
+    def _later(self, allowed: Allowed, level: Entry) -> Entry:
+        """What a request that is not in this batch would get in one like it."""
+        rank = max((rank for rank, entry in enumerate(self.frontier) if entry.flops <= level.flops), default=0)
+        return up_to(allowed, rank)
+
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded."""
         self.level = plan.level
@@ -138,9 +143,11 @@ class Controller:
 
     def _policy(self, name: str) -> Policy:
         kind, _, stitch = name.partition(":")
-        if kind == "fixed" and stitch.isascii() and stitch.isdecimal() and int(stitch[:9]) in self.costs.rank:
-            return Fixed(self.costs, self.costs.rank[int(stitch[:9])], name)
         if name in POLICIES:
             return POLICIES[name](self.costs)
-        frontier = ", ".join(str(entry.stitch) for entry in self.frontier)
-        raise ValueError(f"policy: {name!r} is none of {POLICY_NAMES}, with a stitch of the frontier ({frontier})")
+        if kind == "fixed" and stitch.isascii() and stitch.isdecimal():
+            try:
+                return Fixed(self.costs, self.table.entry(int(stitch[:9])), name)
+            except UnknownStitch as error:
+                raise ValueError(f"policy: {error}") from None
+        raise ValueError(f"policy: {name[:40]!r} is none of {POLICY_NAMES}")

@@ -53,6 +53,17 @@ class Simulate(BaseModel):
         """Simulate, print, write."""
         if self.plot:
             picture_format(self.plot)
+        reports = self.reports()
+        print(table(reports))
+        if self.out:
+            write_json(self.out, reports)
+        if self.csv:
+            write_csv(self.csv, reports)
+        if self.plot:
+            plot(reports, self.plot)
+
+    def reports(self) -> list[Report]:
+        """One report for each trace and policy. Raises ValueError for settings, traces or tables that do not do."""
         low, high = self.noise
         if not 0 < low <= high:
             raise ValueError(f"noise: {low:g},{high:g} are not two factors above zero, the smaller one first")
@@ -65,7 +76,7 @@ class Simulate(BaseModel):
         runs = [(each, policy) for each in traces for policy in policies]
         bounds = {id(each): fluid_bound(each, costs, slo) for each in traces}
         print(f"{known.family.name}: load 1 is {capacity:.1f} requests/s, the SLO {slo * 1e3:.4g} ms", file=sys.stderr)
-        reports = [
+        return [
             self._run(
                 each,
                 Controller(
@@ -75,13 +86,6 @@ class Simulate(BaseModel):
             )
             for each, policy in tqdm(runs, desc="simulate", unit="run", disable=None)
         ]
-        print(table(reports))
-        if self.out:
-            write_json(self.out, reports)
-        if self.csv:
-            write_csv(self.csv, reports)
-        if self.plot:
-            plot(reports, self.plot)
 
     def _run(self, each: Trace, controller: Controller, details: Mapping[str, float]) -> Report:
         outcomes = simulate(each, controller, Limiter(self.max_queue, controller), self._noise())
