@@ -59,4 +59,7 @@ class Profile(BaseModel):
         out = self.out or source
         out.mkdir(parents=True, exist_ok=True)
         write_latency(out, latency)
+        for key, value in latency.details.items():
+            if key.startswith("prediction"):
+                print(f"{key}: {value}")
         print(latency_path(out, engine.device_slug))

@@ -98,7 +98,7 @@ def schedule(paths: Sequence[Sequence[StepKind]]) -> Schedule[StepKind]:
 
 
 class _Cohort:
-    """The groups whose rows lie in one tensor, in this order; those that have `left` it since lie elsewhere too."""
+    """The groups whose rows lie in one tensor, in this order; those not `staying` have gone on to another."""
 
     def __init__(self, source: int, groups: tuple[int, ...]) -> None:
         self.source, self.groups, self.staying = source, groups, frozenset(groups)
@@ -122,7 +122,19 @@ class _Layout:
             part = Part(cohort.source, (), cohort.groups, whole=True)
             cohort.source = number
             return (part,), (part.source,)
-        cohorts = {id(cohort): cohort for cohort in map(self.cohorts.__getitem__, members)}.values()
+        left = list({id(cohort): cohort for cohort in map(self.cohorts.__getitem__, members)}.values())
+        runs, parts = self._collected(number, members, left)
+        together = _Cohort(number, tuple(group for run in runs for group in run))
+        for cohort in left:
+            cohort.staying -= members
+        for group in members:
+            self.cohorts[group] = together
+        return parts, tuple(cohort.source for cohort in left if not cohort.staying)
+
+    def _collected(
+        self, number: int, members: frozenset[int], cohorts: Sequence[_Cohort]
+    ) -> tuple[list[list[int]], tuple[Part, ...]]:
+        """The members in runs that lie side by side, and these as parts."""
         places = {
             group: (cohort, at)
             for cohort in sorted(cohorts, key=lambda cohort: cohort.source, reverse=True)
@@ -132,13 +144,7 @@ class _Layout:
         runs = _runs(places, places)
         if len(runs) > 1:  # they are copied anyhow: the best moment to bring them in order
             runs = _runs(self._together(members, number), places)
-        parts = tuple(_part(*places[run[0]], tuple(run)) for run in runs)
-        for cohort in cohorts:
-            cohort.staying -= members
-        together = _Cohort(number, tuple(group for run in runs for group in run))
-        for group in members:
-            self.cohorts[group] = together
-        return parts, tuple(cohort.source for cohort in cohorts if not cohort.staying)
+        return runs, tuple(_part(*places[run[0]], tuple(run)) for run in runs)
 
     def _together(self, groups: Iterable[int], number: int) -> tuple[int, ...]:
         """The groups, those side by side whose ways part latest after this call."""

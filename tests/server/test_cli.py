@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lookup_tables.table import LookupTable, folder
 from server.cli import main
 
 ENTRY = [sys.executable, "-m", "server"]
@@ -208,10 +209,20 @@ def test_stitches_lists_and_draws(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+def test_profile_measures_every_stitch_when_asked(tmp_path: Path) -> None:
+    options = ["--stitches", "all", "--max-batch", "1", "--rounds", "3", "--out", str(tmp_path)]
+    assert run_main("profile", *options) == 0
+    table = LookupTable.load(folder("digits"), next(tmp_path.glob("latency.*.csv")))
+    assert table.latency
+    assert len(table.latency.stitches) == len(table.entries)
+
+
 def test_profile_writes_a_latency_file_that_stitches_shows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run_main("profile", "--max-batch", "2", "--rounds", "3", "--time-limit-s", "1", "--out", str(tmp_path)) == 0
     (written,) = tmp_path.glob("latency.*.csv")
-    capsys.readouterr()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said[:2]] == ["prediction_checked", "prediction_error_median"]
+    assert said[-1] == str(written)
     assert run_main("stitches", "--latency", str(written)) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert len(rows) == 47
