@@ -154,8 +154,8 @@ class Progress:
     def tell(self, outcome: Outcome) -> None:
         """Count one more."""
         self.in_time += outcome.in_time
-        self.bar.set_postfix_str(f"{self.in_time / (self.bar.n + 1):.2%} in time", refresh=False)
-        self.bar.update()
+        if self.bar.update():  # drawn: the next drawing shows this share
+            self.bar.set_postfix_str(f"{self.in_time / self.bar.n:.2%} in time", refresh=False)
 
 
 def asked(budget: str | None, slo_ms: float | None, server_ms: float) -> tuple[str | None, float]:

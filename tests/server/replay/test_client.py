@@ -178,8 +178,9 @@ def test_what_is_not_there_cannot_be_fetched(status: int, content: bytes) -> Non
     async def answer(_: Received) -> tuple[int, bytes]:
         return status, content
 
-    with pytest.raises(ValueError, match="is it stitchserve"):
+    with pytest.raises(ValueError, match=r"/status: .* is it stitchserve") as refusal:
         against(answer, lambda client, url: fetch(client, url / "status", Level))
+    assert "\n" not in str(refusal.value)
 
 
 def test_what_is_there_is_fetched() -> None:
