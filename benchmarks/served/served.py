@@ -68,7 +68,10 @@ def measure(options: argparse.Namespace) -> Scene:
     """Profile into a copy of the family's table, unless that was done already."""
     own = options.out / options.family
     if not own.is_dir():
-        shutil.copytree(folder(options.family), own, ignore=shutil.ignore_patterns("latency.*"))
+        shipped = folder(options.family)
+        shutil.copytree(shipped, own, ignore=shutil.ignore_patterns("latency.*"))
+        for labels in shipped.parent.glob("*.txt"):  # which several families share
+            shutil.copy(labels, options.out)
     if not list(own.glob("latency.*.csv")):
         limit = ("--max-batch", str(options.max_batch), "--time-limit-s", str(options.profile_s))
         command = ("profile", *weights(options), "--table", str(own), "--out", str(own), *limit)
