@@ -3,6 +3,7 @@
 import mimetypes
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliPositionalArg
 from tqdm import tqdm
+from yarl import URL
 
 from lookup_tables.plot import picture_format
 from server.budget import GRAMMAR as BUDGET
@@ -23,6 +25,7 @@ from server.replay.report import OK, Outcome, Report, read_json, report, table, 
 from server.replay.traces import GRAMMAR, Trace, specs, trace
 from server.schemas import Status, Stitches
 
+LEAST_TIMEOUT = 10.0  # seconds
 SAMPLES = Path(__file__).resolve().parents[1] / "checkpoints" / "samples"
 
 
@@ -48,7 +51,11 @@ class Bench(BaseModel):
     content_type: str | None = Field(None, description="type of the files; none: by their suffix")
     header: list[str] = Field([], description="'Name: value' to send along, such as an API key")
     most_in_flight: int = Field(1000, ge=1, description="with so many unanswered, a further request is not sent")
-    timeout_s: float = Field(10.0, gt=0, description="when to give up waiting for an answer")
+    timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="when to give up waiting for an answer; none: 10 s, or twice the deadline where that is more",
+    )
     name: str | None = Field(None, description="what to call this run; none: the server's policy, or a peer's address")
     beside: list[Path] = Field([], description="JSON of earlier runs, to print and draw beside this one")
     out: Path | None = Field(None, alias="json", description="write everything as JSON")
@@ -71,7 +78,7 @@ class Bench(BaseModel):
             plot(reports, self.plot)
 
     async def _replay_all(self) -> list[Report]:
-        async with client.session(self.timeout_s) as session:
+        async with client.session() as session:
             goal = self._peer() if self.peer else await self._ours(session)
             traces = [trace(spec, goal.capacity, self.seconds, self.seed) for spec in specs(self.trace)]
             await client.check(session, goal.target)
@@ -82,9 +89,9 @@ class Bench(BaseModel):
             raise ValueError("--peer tells neither its capacity nor its SLO: give --capacity and --slo-ms")
         if self.budget is not None:
             raise ValueError("--budget is for stitchserve: leave it out with --peer, or write it into the URL")
-        url = client.address(self.url)
-        target = client.Target(url, self._bodies(), lambda _: Reply(OK, top1=self.top1), self._headers())
-        return Goal(self.name or f"{url.host}:{url.port}", self.capacity, self.slo_ms / 1e3, target)
+        url, deadline = client.address(self.url), self.slo_ms / 1e3
+        target = self._target(url, lambda _: Reply(OK, top1=self.top1), deadline)
+        return Goal(self.name or f"{url.host}:{url.port}", self.capacity, deadline, target)
 
     async def _ours(self, session: aiohttp.ClientSession) -> "Goal":
         if self.top1 is not None:
@@ -94,8 +101,12 @@ class Bench(BaseModel):
         budget, deadline = asked(self.budget, self.slo_ms, status.slo_ms)
         capacity = self.capacity or serial_capacity(await client.fetch(session, url / "stitches", Stitches))
         ask = (url / "classify").with_query({"top_k": 1} | ({"budget": budget} if budget else {}))
-        target = client.Target(ask, self._bodies(), client.read_classification, self._headers())
+        target = self._target(ask, client.read_classification, deadline)
         return Goal(self.name or status.policy, capacity, deadline, target)
+
+    def _target(self, url: URL, read: Callable[[bytes], Reply], deadline: float) -> client.Target:
+        timeout = self.timeout_s or max(LEAST_TIMEOUT, 2 * deadline)
+        return client.Target(url, self._bodies(), read, timeout, self._headers())
 
     def _bodies(self) -> list[client.Body]:
         files = [file for path in self.image or [SAMPLES] for file in _files(path)]
@@ -154,8 +165,8 @@ class Progress:
     def tell(self, outcome: Outcome) -> None:
         """Count one more."""
         self.in_time += outcome.in_time
-        self.bar.set_postfix_str(f"{self.in_time / (self.bar.n + 1):.2%} in time", refresh=False)
-        self.bar.update()
+        if self.bar.update():  # drawn: the next drawing shows this share
+            self.bar.set_postfix_str(f"{self.in_time / self.bar.n:.2%} in time", refresh=False)
 
 
 def asked(budget: str | None, slo_ms: float | None, server_ms: float) -> tuple[str | None, float]:

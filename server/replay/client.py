@@ -1,19 +1,19 @@
 """The load generator's HTTP client: keeps connections alive, waits for none, turns faults into replies.
 
-aiohttp, because the generator must not be what is measured: of 3 kB bodies, 32 in flight, it sent 3,600 requests for
-each second of CPU time where httpx sent 210. A bare asyncio protocol sent 13,000, and would be ours to maintain.
+aiohttp, because the generator must not be what is measured: for each second of its CPU time it sends 4,300 requests,
+httpx 210, and a bare protocol, which would be ours to maintain, 20,000 (benchmarks/clients, 32 in flight).
 """
 
 import json
 import resource
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeVar
 
 import aiohttp
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from server.replay.bench import Ask, Reply
@@ -22,6 +22,7 @@ from server.replay.report import OK
 Content = TypeVar("Content", bound=BaseModel)
 
 KEEP_ALIVE = 4.0  # seconds; below uvicorn's 5, or it closes a connection while a request is under way to it
+FETCH_TIMEOUT = 10.0  # seconds
 OWN_FILES = 64  # descriptors that are not connections
 
 
@@ -35,12 +36,22 @@ class Body:
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go: the bodies in turn, each a POST to `url`; `read` makes a reply of a 2xx answer's content."""
+    """Where requests go: the bodies in turn, each a POST to `url`, given up after `timeout` seconds.
+
+    `read` makes a reply of a 2xx answer's content.
+    """
 
     url: URL
     bodies: Sequence[Body]
     read: Callable[[bytes], Reply]
+    timeout: float
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def post(self, client: aiohttp.ClientSession, index: int) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Sends the request of this index."""
+        body = self.bodies[index % len(self.bodies)]
+        headers = {**self.headers, "Content-Type": body.content_type}
+        return client.post(self.url, data=body.content, headers=headers, timeout=aiohttp.ClientTimeout(self.timeout))
 
 
 def address(url: str) -> URL:
@@ -72,11 +83,11 @@ def allow_connections(most: int) -> None:
 
 
 @asynccontextmanager
-async def session(timeout: float) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client without a limit on connections, that gives a request up after `timeout` seconds."""
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client without a limit on connections."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
-        timeout=aiohttp.ClientTimeout(total=timeout),
+        timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as opened:
         yield opened
@@ -84,12 +95,10 @@ async def session(timeout: float) -> AsyncIterator[aiohttp.ClientSession]:
 
 def asking(client: aiohttp.ClientSession, target: Target) -> Ask:
     """Sends the target's requests. What goes wrong on the way becomes a reply whose status says so."""
-    headers = [dict(target.headers) | {"Content-Type": body.content_type} for body in target.bodies]
 
     async def ask(index: int) -> Reply:
-        turn = index % len(target.bodies)
         try:
-            async with client.post(target.url, data=target.bodies[turn].content, headers=headers[turn]) as response:
+            async with target.post(client, index) as response:
                 content = await response.read()
         except TimeoutError:
             return Reply("timeout")
@@ -104,10 +113,8 @@ def asking(client: aiohttp.ClientSession, target: Target) -> Ask:
 
 async def check(client: aiohttp.ClientSession, target: Target) -> None:
     """Sends one request; ValueError if the server finds fault with it, so that a replay would be of refusals alone."""
-    body = target.bodies[0]
-    headers = dict(target.headers) | {"Content-Type": body.content_type}
     try:
-        async with client.post(target.url, data=body.content, headers=headers) as response:
+        async with target.post(client, 0) as response:
             text = await response.text(errors="replace")
     except (aiohttp.ClientError, TimeoutError) as error:
         raise ValueError(f"{target.url} does not answer: {str(error) or type(error).__name__}") from None
@@ -120,6 +127,7 @@ async def fetch(client: aiohttp.ClientSession, url: URL, model: type[Content]) -
     try:
         async with client.get(url, raise_for_status=True) as response:
             return model.model_validate_json(await response.read())
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        reason = str(error) or type(error).__name__
+    except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
+        unlike = f"not a {model.__name__}" if isinstance(error, ValidationError) else ""
+        reason = unlike or str(error) or type(error).__name__
         raise ValueError(f"{url}: {reason}; is it stitchserve and running? --peer is for other servers") from None

@@ -219,7 +219,9 @@ GRAMMAR = "a trace is a .csv file or one of " + " ".join(_written(name, kind.opt
 
 
 def specs(text: str) -> tuple[str, ...]:
-    """The specs in a text that separates them by spaces; the word `presets` stands for PRESETS."""
+    """The specs in a text that separates them by spaces; the word `presets` stands for PRESETS. ValueError for none."""
+    if not text.strip():
+        raise ValueError(f"no trace given; {GRAMMAR}")
     if text.lower().endswith(".csv") and Path(text).exists():
         return (text,)
     return tuple(spec for word in text.split() for spec in (PRESETS if word == "presets" else (word,)))

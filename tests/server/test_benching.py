@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny_server import Received, serving
 
-from server.benching import SAMPLES, asked, serial_capacity
+from server.benching import SAMPLES, Bench, asked, serial_capacity
 from server.cli import main
 from server.replay.report import Report, read_json
 from server.schemas import Stitches, StitchListed
@@ -184,6 +184,12 @@ def test_the_capacity_is_the_cheapest_stitchs_and_must_be_known() -> None:
     assert serial_capacity(listed(8.0, 4.0, None)) == pytest.approx(250)
     with pytest.raises(ValueError, match="--capacity"):
         serial_capacity(listed(None))
+
+
+@pytest.mark.parametrize(("slo_ms", "given", "timeout"), [(50, None, 10), (60_000, None, 120), (60_000, 3.0, 3)])
+def test_an_answer_within_the_deadline_is_waited_for(slo_ms: float, given: float | None, timeout: float) -> None:
+    asks = Bench(url="http://x", peer=True, capacity=1, slo_ms=slo_ms, timeout_s=given)
+    assert asks._peer().target.timeout == timeout
 
 
 def test_images_are_sent_in_turn_and_samples_where_none_are_given(peer: str, tmp_path: Path) -> None:

@@ -30,23 +30,24 @@ from server.replay.traces import Trace
 
 PATIENCE = 60
 CLASSIFIED = json.dumps({"stitch": {"id": 7, "name": "a", "flops": 2_000_000, "top1": 75.5}, "reason": "x"}).encode()
-TARGET = Target(URL("http://unset"), [Body(b"one", "image/jpeg"), Body(b"two!", "image/png")], read_classification)
+BODIES = [Body(b"one", "image/jpeg"), Body(b"two!", "image/png")]
+TARGET = Target(URL("http://unset"), BODIES, read_classification, timeout=PATIENCE)
 
 Work = Callable[[aiohttp.ClientSession, URL], Awaitable[object]]
 
 
-def against(answer: Answer, work: Work, timeout: float = PATIENCE) -> object:
+def against(answer: Answer, work: Work) -> object:
     """What `work` gives with a client and the address of a server that answers so."""
 
     async def both() -> object:
-        async with serving(answer) as url, session(timeout) as client:
+        async with serving(answer) as url, session() as client:
             return await work(client, url)
 
     return run(asyncio.wait_for(both(), PATIENCE))
 
 
-def reply_to(answer: Answer, target: Target = TARGET, timeout: float = PATIENCE) -> object:
-    return against(answer, lambda client, url: asking(client, replace(target, url=url))(0), timeout)
+def reply_to(answer: Answer, timeout: float = PATIENCE) -> object:
+    return against(answer, lambda client, url: asking(client, replace(TARGET, url=url, timeout=timeout))(0))
 
 
 async def classified(_: Received) -> tuple[int, bytes]:
@@ -118,7 +119,7 @@ async def _gone() -> URL:
 def test_a_server_that_is_not_there_is_a_reply_and_fails_the_check() -> None:
     async def both() -> Reply:
         target = replace(TARGET, url=await _gone())
-        async with session(PATIENCE) as client:
+        async with session() as client:
             with pytest.raises(ValueError, match="does not answer: Cannot connect"):
                 await check(client, target)
             return await asking(client, target)(0)
@@ -178,8 +179,9 @@ def test_what_is_not_there_cannot_be_fetched(status: int, content: bytes) -> Non
     async def answer(_: Received) -> tuple[int, bytes]:
         return status, content
 
-    with pytest.raises(ValueError, match="is it stitchserve"):
+    with pytest.raises(ValueError, match=r"/status: .* is it stitchserve") as refusal:
         against(answer, lambda client, url: fetch(client, url / "status", Level))
+    assert "\n" not in str(refusal.value)
 
 
 def test_what_is_there_is_fetched() -> None:

@@ -100,6 +100,8 @@ def test_specs_are_separated_by_spaces_and_presets_is_a_word(tmp_path: Path) -> 
     file = tmp_path / "with a space.csv"
     file.write_text("0\n1\n")
     assert specs(str(file)) == (str(file),)
+    with pytest.raises(ValueError, match="no trace given"):
+        specs(" ")
 
 
 @pytest.mark.parametrize(
