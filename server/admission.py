@@ -20,25 +20,37 @@ class Limiter:
         self.floor = 0.0
         """Sum of the floors of those inside: seconds by the table at the cheapest stitches that their budgets admit."""
 
+    @property
+    def room(self) -> int:
+        """How many more images may come in."""
+        return self._capacity - self.inside
+
     def check(self, allowed: Allowed, slack: float, ahead: float, running: float, headroom: float = 1.0) -> None:
         """Raises Overloaded, with a time to come back, for a request that is better refused now.
 
         `slack`: seconds until its deadline; `ahead`: the sum of the floors of those that go before it; `running`:
         seconds for which the engine is busy.
         """
-        drain = self._controller.drain_seconds
-        if self._short():
-            raise Overloaded("the machine is short of memory; come back later", retry_after=running + drain(self.floor))
-        if self.inside >= self._capacity:
-            detail = f"{self.inside} images are inside the server, which is all it takes; come back later"
-            raise Overloaded(detail, retry_after=running + drain(self.floor, headroom))
-        needed = running + drain(ahead + allowed.floor, headroom)
-        if needed > slack:
+        self.check_room(running, headroom)
+        needed = running + self._controller.drain_seconds(ahead + allowed.floor, headroom)
+        # Whoever comes to an idle server is let in: how else would it learn that it is no longer slow?
+        if needed > slack and (ahead or running):
             detail = (
                 f"it would take {needed * 1e3:.0f} ms even with the cheapest stitches, more than the "
                 f"{slack * 1e3:.0f} ms to the deadline; come back later, or allow more time"
             )
             raise Overloaded(detail, retry_after=needed)
+
+    def check_room(self, running: float = 0.0, headroom: float = 1.0) -> None:
+        """Raises Overloaded, with a time to come back, where no image may come in, whatever its deadline."""
+        if self._short():
+            reason = "the machine is short of memory"
+        elif self.room <= 0:
+            reason = f"{self.inside} images are inside the server, which is all it takes"
+        else:
+            return
+        drain = running + self._controller.drain_seconds(self.floor, headroom)
+        raise Overloaded(f"{reason}; come back later", retry_after=drain)
 
     @contextmanager
     def admit(self, allowed: Allowed) -> Iterator[None]:

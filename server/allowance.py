@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 
 from lookup_tables.table import Entry, UnknownStitch
+from server.batch_costs import Costs
 from server.budget import Budget
-from server.costs import Costs
 from server.errors import Infeasible
 from server.errors import UnknownStitch as UnknownStitchRefusal
 

@@ -1,6 +1,8 @@
 """Policies that others use or that bound the rest: one stitch, the cheapest, the most accurate, re-solved at times."""
 
-from server.costs import Costs
+from lookup_tables.table import Entry
+from server.allowance import Allowed
+from server.batch_costs import Costs
 from server.policy import Decision, View, up_to, why
 
 PERIOD = 30.0
@@ -10,14 +12,23 @@ PERIODIC_LOAD = 0.9
 
 
 class Fixed:
-    """Every request gets the same stitch, as far as its own budget lets it."""
+    """Every request gets the same stitch, or the best below it that its own budget admits."""
 
-    def __init__(self, costs: Costs, rank: int, name: str) -> None:
-        self.name, self._costs, self._rank = name, costs, rank
+    def __init__(self, costs: Costs, entry: Entry, name: str) -> None:
+        self.name, self._costs, self._entry = name, costs, entry
+        self._below = max((rank for rank, other in enumerate(costs.frontier) if other.flops <= entry.flops), default=0)
 
     def decide(self, view: View) -> Decision:
         """The next batch: whoever waits."""
-        return at(self._costs, view, self._rank, min(len(view.waiting), self._costs.max_batch))
+        rows = min(len(view.waiting), self._costs.max_batch)
+        entries = tuple(self._for(request.allowed) for request in view.waiting[:rows])
+        return Decision(entries, self._entry, why(rows, len(view.waiting) - rows, self._costs, ""))
+
+    def _for(self, allowed: Allowed) -> Entry:
+        first, last = allowed.entries[0], allowed.entries[-1]
+        worthy = first is self._costs.frontier[0] or first.worth <= self._entry.worth
+        within = len(allowed.entries) > 1 and worthy and self._entry.flops <= last.flops
+        return self._entry if within else up_to(allowed, self._below)
 
 
 class MaxAccuracy:

@@ -13,6 +13,7 @@ from server.allowance import Allowed
 from server.controller import Controller, Plan
 from server.errors import DeadlinePassed, Draining, InternalError, Overloaded, ServeError
 from server.queue import DeadlineQueue
+from server.tenants import ANYONE, Tenant
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class _Request(Generic[Image, Result]):
     deadline: float
     image: Image
     allowed: Allowed
+    tenant: Tenant
     submitted: float
     answer: "asyncio.Future[Answer[Result]]"
 
@@ -95,7 +97,7 @@ class Batcher(Generic[Image, Result]):
         """Seconds that the batch which runs now will go on for, as predicted; 0 when none does."""
         return 0.0 if self.running_since is None else max(0.0, self.running_since + self.predicted - self._clock())
 
-    async def submit(self, image: Image, allowed: Allowed, deadline: float) -> Answer[Result]:
+    async def submit(self, image: Image, allowed: Allowed, deadline: float, tenant: Tenant = ANYONE) -> Answer[Result]:
         """The answer to one request; `deadline` is absolute, by the batcher's clock.
 
         Cancelling this drops the request unless it is already running. Raises DeadlinePassed when the deadline comes
@@ -105,7 +107,7 @@ class Batcher(Generic[Image, Result]):
         if self._stopped:
             raise Draining("the server is stopping; send the request to another replica")
         answer: asyncio.Future[Answer[Result]] = asyncio.get_running_loop().create_future()
-        request = _Request(deadline, image, allowed, self._clock(), answer)
+        request = _Request(deadline, image, allowed, tenant, self._clock(), answer)
         self.queue.push(request)
         self._arrived.set()
         try:
@@ -142,7 +144,7 @@ class Batcher(Generic[Image, Result]):
 
     async def _run_batch(self) -> None:
         started, headroom = self._clock(), self._headroom()
-        plan = self._controller.plan(self.queue, self.queue.floor, started, headroom)
+        plan = self._controller.plan(self.queue, started, headroom)
         for request in self.queue.take(plan.doomed):
             drain = self._controller.drain_seconds(self.queue.floor, headroom)
             detail = "the load is too much to keep the deadline even with the cheapest stitch; come back later"

@@ -1,7 +1,6 @@
 """The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches | bench."""
 
 import logging
-import signal
 import sys
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -42,16 +41,13 @@ stitchserve COMMAND --help tells more."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The entry point. A fault that the user can mend ends with its reason and status 2."""
+    """The command line. A fault that the user can mend ends with its reason and status 2."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(USAGE)
         sys.exit(0)
     if arguments[0] not in COMMANDS:
         _refuse(f"no command {arguments[0]!r}\n{USAGE}")
-    if arguments[0] == "serve":
-        # The first process of a container ignores SIGTERM until it is handled, which the server does once it listens.
-        signal.signal(signal.SIGTERM, _leave)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         CliApp.run(_command(arguments[0]), cli_args=arguments[1:])
@@ -81,10 +77,6 @@ def _command(name: str) -> type[BaseModel]:
     return type(name, (command,), {"__doc__": command.__doc__, "model_config": config})
 
 
-def _leave(*_: object) -> None:
-    sys.exit(0)
-
-
 def _option(location: tuple[int | str, ...]) -> str:
     return "--" + ".".join(map(str, location)).replace("_", "-") if location else "settings"
 
@@ -92,7 +84,3 @@ def _option(location: tuple[int | str, ...]) -> str:
 def _refuse(reason: str) -> None:
     print(f"stitchserve: {reason}", file=sys.stderr)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,20 +4,21 @@
 engine is free; `observe` tells how long the batch really took. How to choose is a policy's business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from lookup_tables.table import Entry, LookupTable
+from lookup_tables.table import Entry, LookupTable, UnknownStitch
 from server.allowance import Allowed, allow
 from server.baselines import Fixed, MaxAccuracy, Periodic
+from server.batch_costs import Costs
 from server.budget import Budget
-from server.costs import Costs
 from server.drift import Drift
 from server.forecast import Forecast
 from server.pace import Pace
 from server.policy import Policy, View, up_to
-from server.queue import Waiting
+from server.queue import DeadlineQueue, Waiting
 from server.slackfit import SlackFit
 
 KEPT_BUDGETS = 1024
@@ -26,7 +27,7 @@ MISS_PROBABILITY = 0.01
 POLICIES: Mapping[str, Callable[[Costs], Policy]] = {
     "pace": Pace,
     "slackfit": SlackFit,
-    "cheapest": lambda costs: Fixed(costs, 0, "cheapest"),
+    "cheapest": lambda costs: Fixed(costs, costs.frontier[0], "cheapest"),
     "max-accuracy": MaxAccuracy,
     "periodic": Periodic,
 }
@@ -86,8 +87,8 @@ class Controller:
         """Decide by this policy from now on. ValueError for one that does not exist."""
         self.policy = self._policy(policy)
 
-    def plan(self, waiting: Sequence[Waiting], floor: float, now: float, headroom: float = 1.0) -> Plan:
-        """The next batch of a queue that is not empty, most urgent first; `floor` is the sum of their floors.
+    def plan(self, waiting: DeadlineQueue[Any], now: float, headroom: float = 1.0) -> Plan:
+        """The next batch of a queue that is not empty.
 
         `now` is in the deadlines' clock; `headroom` in (0, 1] is the share of the machine that is ours.
         """
@@ -96,24 +97,26 @@ class Controller:
             then, left = self._last
             arrived = max(0, len(waiting) - left)
             self.forecast.observe(arrived, now - then, self.slo)
-        plan = self._decide(waiting, floor, now, headroom, arrived)
+        plan = self._decide(waiting, now, headroom, arrived)
         self._last = now, len(waiting) - plan.doomed - len(plan.entries)
         return plan
 
     def explain(
-        self, waiting: Sequence[Waiting], floor: float, asked: Waiting, now: float, headroom: float = 1.0
+        self, waiting: Iterable[Waiting], asked: Waiting, now: float, headroom: float = 1.0
     ) -> tuple[Entry, Plan]:
         """The stitch that this request would get if it waited too, and the plan for it; nothing is learned from it."""
-        queue = sorted([*waiting, asked], key=lambda request: request.deadline)
-        plan = self._decide(queue, floor + asked.allowed.floor, now, headroom, arrived=0)
+        queue: DeadlineQueue[Waiting] = DeadlineQueue()
+        for request in (*waiting, asked):
+            queue.push(request)
+        plan = self._decide(queue, now, headroom, arrived=0)
         place = next(index for index, request in enumerate(queue) if request is asked) - plan.doomed
         soon = 0 <= place < len(plan.entries)
-        return plan.entries[place] if soon else up_to(asked.allowed, self.costs.rank[plan.level.stitch]), plan
+        return plan.entries[place] if soon else self._later(asked.allowed, plan.level), plan
 
-    def _decide(self, waiting: Sequence[Waiting], floor: float, now: float, headroom: float, arrived: int) -> Plan:
+    def _decide(self, waiting: DeadlineQueue[Any], now: float, headroom: float, arrived: int) -> Plan:
         left = self.drift.left(headroom)
         safe, likely = left / self.drift.upper, left / self.drift.center
-        chosen = self.policy.decide(View(waiting, floor, now, self.slo, safe, likely, self.forecast, arrived))
+        chosen = self.policy.decide(View(waiting, now, self.slo, safe, likely, self.forecast, arrived))
         counts: dict[int, int] = {}
         for entry in chosen.entries:
             counts[entry.stitch] = counts.get(entry.stitch, 0) + 1
@@ -123,6 +126,11 @@ class Controller:
         time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left"
         expected = predicted * self.drift.center / left
         return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
+
+    def _later(self, allowed: Allowed, level: Entry) -> Entry:
+        """What a request that is not in this batch would get in one like it."""
+        rank = max((rank for rank, entry in enumerate(self.frontier) if entry.flops <= level.flops), default=0)
+        return up_to(allowed, rank)
 
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded."""
@@ -135,9 +143,11 @@ class Controller:
 
     def _policy(self, name: str) -> Policy:
         kind, _, stitch = name.partition(":")
-        if kind == "fixed" and stitch.isascii() and stitch.isdecimal() and int(stitch[:9]) in self.costs.rank:
-            return Fixed(self.costs, self.costs.rank[int(stitch[:9])], name)
         if name in POLICIES:
             return POLICIES[name](self.costs)
-        frontier = ", ".join(str(entry.stitch) for entry in self.frontier)
-        raise ValueError(f"policy: {name!r} is none of {POLICY_NAMES}, with a stitch of the frontier ({frontier})")
+        if kind == "fixed" and stitch.isascii() and stitch.isdecimal():
+            try:
+                return Fixed(self.costs, self.table.entry(int(stitch[:9])), name)
+            except UnknownStitch as error:
+                raise ValueError(f"policy: {error}") from None
+        raise ValueError(f"policy: {name[:40]!r} is none of {POLICY_NAMES}")

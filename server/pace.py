@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from server.costs import Costs
-from server.policy import DRAINED, Decision, View, spread, why
+from server.batch_costs import Costs
+from server.policy import DRAINED, Decision, View, why
+from server.spreading import divide
 
 RESERVE = 0.95
 """Share of a request's slack that may be planned away."""
@@ -32,7 +33,7 @@ class Pace:
         """The next batch."""
         doomed, rows, reason = self._rows(view)
         seconds = min(self._shared(view, doomed, rows), self._ahead(view, doomed, rows), SHARE * view.slo * view.safe)
-        entries, level = spread(self._costs, view.waiting[doomed : doomed + rows], seconds)
+        entries, level = divide(self._costs, view.waiting[doomed : doomed + rows], seconds, view.waiting.tenants)
         return Decision(entries, level, reason, doomed)
 
     def _rows(self, view: View) -> tuple[int, int, str]:
@@ -58,12 +59,12 @@ class Pace:
     def _floor(self, view: View, rows: int) -> float:
         """Seconds of a batch of so many rows of what waits, each at the cheapest stitch that it admits."""
         cheapest = self._costs.row(self._costs.frontier[0].stitch) * len(view.waiting)
-        return self._costs.least(rows) * max(1.0, view.floor / cheapest)
+        return self._costs.least(rows) * max(1.0, view.waiting.floor / cheapest)
 
     def _shared(self, view: View, doomed: int, rows: int) -> float:
         """Seconds for the next rows when the time before every deadline is shared by all who wait up to it."""
         queued, most = len(view.waiting) - doomed, self._costs.max_batch
-        owed = view.floor / len(view.waiting)
+        owed = view.waiting.floor / len(view.waiting)
         # Those of one batch end together: the most urgent of each must wait for all of them.
         surplus = min(
             RESERVE * view.slack(doomed + first) / min(first + most, queued) - owed for first in range(0, queued, most)

@@ -1,14 +1,20 @@
 """The queue: requests by deadline, the most urgent first."""
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar, overload
 
 from server.allowance import Allowed
+from server.tenants import Tenant
 
 
 class Waiting(Protocol):
-    """What the controller needs to know of a request: what its budget admits, and its absolute deadline in seconds."""
+    """What the controller needs to know of a request: whose it is, what its budget admits, and when it is due."""
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is."""
 
     @property
     def allowed(self) -> Allowed:
@@ -16,7 +22,7 @@ class Waiting(Protocol):
 
     @property
     def deadline(self) -> float:
-        """When its answer is due, by the queue's clock."""
+        """When its answer is due, in absolute seconds by the queue's clock."""
 
 
 Request = TypeVar("Request", bound=Waiting)
@@ -27,17 +33,19 @@ class DeadlineQueue(Sequence[Request], Generic[Request]):
     """Requests in the order of their deadlines, of equal ones the first to come.
 
     `floor` is the sum of their floors: seconds, by the table, in which full batches of the cheapest admitted stitches
-    would answer them all.
+    would answer them all. `tenants`: how many of them are whose.
     """
 
     def __init__(self) -> None:
         self._requests: list[Request] = []
         self.floor = 0.0
+        self.tenants: Counter[Tenant] = Counter()
 
     def push(self, request: Request) -> None:
         """Add a request."""
         insort(self._requests, request, key=_deadline)
         self.floor += request.allowed.floor
+        self.tenants[request.tenant] += 1
 
     def floor_before(self, deadline: float) -> float:
         """The floors of those due until then, taking all for alike."""
@@ -70,6 +78,10 @@ class DeadlineQueue(Sequence[Request], Generic[Request]):
             index += 1
 
     def _forget(self, gone: Sequence[Request]) -> None:
+        for request in gone:
+            self.tenants[request.tenant] -= 1
+            if not self.tenants[request.tenant]:
+                del self.tenants[request.tenant]
         # An empty queue starts from zero again, so that rounding does not add up.
         self.floor = self.floor - sum(request.allowed.floor for request in gone) if self._requests else 0.0
 

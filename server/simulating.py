@@ -11,8 +11,8 @@ from tqdm import tqdm
 from lookup_tables.plot import picture_format
 from lookup_tables.table import LookupTable, TableError, folder
 from server.admission import Limiter
+from server.batch_costs import Costs
 from server.controller import MISS_PROBABILITY, POLICIES, POLICY_NAMES, Controller
-from server.costs import Costs
 from server.replay.fluid import fluid_bound
 from server.replay.plot import plot
 from server.replay.report import Report, report, table, write_csv, write_json
@@ -53,6 +53,17 @@ class Simulate(BaseModel):
         """Simulate, print, write."""
         if self.plot:
             picture_format(self.plot)
+        reports = self.reports()
+        print(table(reports))
+        if self.out:
+            write_json(self.out, reports)
+        if self.csv:
+            write_csv(self.csv, reports)
+        if self.plot:
+            plot(reports, self.plot)
+
+    def reports(self) -> list[Report]:
+        """One report for each trace and policy. Raises ValueError for settings, traces or tables that do not do."""
         low, high = self.noise
         if not 0 < low <= high:
             raise ValueError(f"noise: {low:g},{high:g} are not two factors above zero, the smaller one first")
@@ -65,7 +76,7 @@ class Simulate(BaseModel):
         runs = [(each, policy) for each in traces for policy in policies]
         bounds = {id(each): fluid_bound(each, costs, slo) for each in traces}
         print(f"{known.family.name}: load 1 is {capacity:.1f} requests/s, the SLO {slo * 1e3:.4g} ms", file=sys.stderr)
-        reports = [
+        return [
             self._run(
                 each,
                 Controller(
@@ -75,13 +86,6 @@ class Simulate(BaseModel):
             )
             for each, policy in tqdm(runs, desc="simulate", unit="run", disable=None)
         ]
-        print(table(reports))
-        if self.out:
-            write_json(self.out, reports)
-        if self.csv:
-            write_csv(self.csv, reports)
-        if self.plot:
-            plot(reports, self.plot)
 
     def _run(self, each: Trace, controller: Controller, details: Mapping[str, float]) -> Report:
         outcomes = simulate(each, controller, Limiter(self.max_queue, controller), self._noise())

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 
-from server.costs import Costs
+from server.batch_costs import Costs
 from server.policy import Decision, View, up_to, why
 
 BUCKETS = 4

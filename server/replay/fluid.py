@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookup_tables.frontier import Point, upper_hull
-from server.costs import Costs
+from server.batch_costs import Costs
 from server.replay.traces import Trace
 
 Times = npt.NDArray[np.float64]

@@ -12,6 +12,7 @@ from server.errors import Overloaded
 from server.queue import DeadlineQueue
 from server.replay.report import Outcome
 from server.replay.traces import Trace
+from server.tenants import ANYONE, Tenant
 
 Noise = Callable[[], float]
 """What a batch's predicted seconds are multiplied by."""
@@ -25,6 +26,7 @@ class Request:
     arrival: float
     deadline: float
     allowed: Allowed
+    tenant: Tenant = ANYONE
 
 
 def simulate(trace: Trace, controller: Controller, limiter: Limiter, noise: Noise = lambda: 1.0) -> list[Outcome]:
@@ -60,7 +62,7 @@ def simulate(trace: Trace, controller: Controller, limiter: Limiter, noise: Nois
                 queue.push(request)
         lost = queue.take_late(now)
         if queue:
-            plan = controller.plan(queue, queue.floor, now)
+            plan = controller.plan(queue, now)
             lost += queue.take(plan.doomed)
             seconds = plan.predicted * noise()
             free_at = now + seconds

@@ -1,10 +1,13 @@
 """A small made-up table, and requests that wait."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lookup_tables.records import Entry, Family, FlopsSource, Preprocessing, Top1Source
 from lookup_tables.table import Latency, LookupTable, Measurement
 from server.allowance import Allowed
+from server.queue import DeadlineQueue
+from server.tenants import ANYONE, Tenant
 
 MS = 1e-3
 
@@ -15,6 +18,15 @@ class Waiting:
 
     allowed: Allowed
     deadline: float
+    tenant: Tenant = ANYONE
+
+
+def queued(requests: Iterable[Waiting]) -> DeadlineQueue[Waiting]:
+    """A queue of these."""
+    queue: DeadlineQueue[Waiting] = DeadlineQueue()
+    for request in requests:
+        queue.push(request)
+    return queue
 
 
 def small_table(top1: tuple[float | None, ...] = (0.60, 0.70, 0.50, 0.80)) -> LookupTable:

@@ -43,9 +43,9 @@ def test_only_what_even_the_cheapest_stitches_cannot_keep_is_refused(controller:
 
 def test_a_dear_budget_is_refused_where_a_cheap_one_is_not(controller: Controller) -> None:
     limiter = Limiter(100, controller)
-    limiter.check(controller.allow(Budget()), slack=3 * MS, ahead=0.0, running=0.0)
+    limiter.check(controller.allow(Budget()), slack=3 * MS, ahead=0.0, running=1 * MS)
     with pytest.raises(Overloaded):
-        limiter.check(controller.allow(Budget(stitch=3)), slack=3 * MS, ahead=0.0, running=0.0)
+        limiter.check(controller.allow(Budget(stitch=3)), slack=3 * MS, ahead=0.0, running=1 * MS)
 
 
 def test_a_slow_machine_and_others_load_count(controller: Controller) -> None:
@@ -59,3 +59,9 @@ def test_nobody_comes_in_while_memory_is_short(controller: Controller) -> None:
     limiter = Limiter(100, controller, short=lambda: True)
     with pytest.raises(Overloaded, match="short of memory"):
         limiter.check(controller.allow(Budget()), slack=1.0, ahead=0.0, running=0.0)
+
+
+def test_an_idle_server_lets_everybody_in_to_learn_how_slow_it_is(controller: Controller) -> None:
+    for _ in range(100):
+        controller.drift.observe(100.0)
+    Limiter(100, controller).check(controller.allow(Budget()), slack=3 * MS, ahead=0.0, running=0.0)

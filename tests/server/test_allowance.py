@@ -4,8 +4,8 @@ import pytest
 from made_up import MS, small_table
 
 from server.allowance import allow
+from server.batch_costs import Costs
 from server.budget import Budget, parse
-from server.costs import Costs
 from server.errors import Infeasible, UnknownStitch
 
 

@@ -251,3 +251,30 @@ def test_the_stitches_run_are_the_ones_told(table: LookupTable) -> None:
             assert home.engine.batches[1] == (["pinned 2", "pinned 0", "pinned 1"], [2, 0, 1])
 
     asyncio.run(scenario())
+
+
+def test_it_tells_since_when_a_batch_runs_and_how_many_failed_in_a_row(table: LookupTable) -> None:
+    async def scenario() -> None:
+        async with house(table) as home:
+            batcher = home.batcher
+            assert (batcher.running_since, batcher.failed_in_a_row) == (None, 0)
+            home.engine.gate.clear()
+            first = home.submit("first")
+            await home.until_running()
+            home.clock.now += 1
+            assert batcher.running_since == home.clock.now - 1
+            assert batcher.predicted > 0
+            home.engine.gate.set()
+            await first
+            home.engine.failure = RuntimeError("device lost")
+            for count in (1, 2):
+                with pytest.raises(InternalError):
+                    await home.submit("doomed")
+                assert batcher.running_since is None
+                assert batcher.failed_in_a_row == count
+            assert batcher.failed_at == home.clock.now
+            home.engine.failure = None
+            await home.submit("fine")
+            assert batcher.failed_in_a_row == 0
+
+    asyncio.run(scenario())

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import MS, Waiting, small_table
+from made_up import MS, Waiting, queued, small_table
 
 from server.budget import Budget, parse
 from server.controller import POLICIES, Controller
 from server.errors import Infeasible
+from server.queue import DeadlineQueue
 
-EVERY_POLICY = [*POLICIES, "fixed:1"]
+EVERY_POLICY = [*POLICIES, "fixed:1", "fixed:2"]
 
 
 def made(policy: str = "pace", slo: float = 1.0) -> Controller:
@@ -23,19 +24,15 @@ def controller() -> Controller:
     return made()
 
 
-def waiting(controller: Controller, budgets: Sequence[Budget], *deadlines: float) -> list[Waiting]:
+def waiting(controller: Controller, budgets: Sequence[Budget], *deadlines: float) -> DeadlineQueue[Waiting]:
     allowed = [controller.allow(budget) for budget in budgets]
     times = deadlines if len(deadlines) == len(budgets) else deadlines * len(budgets)
-    return [Waiting(a, time) for a, time in zip(allowed, times, strict=True)]
-
-
-def floor(queue: Sequence[Waiting]) -> float:
-    return sum(request.allowed.floor for request in queue)
+    return queued(Waiting(a, time) for a, time in zip(allowed, times, strict=True))
 
 
 def chosen(controller: Controller, budgets: Sequence[Budget], *deadlines: float) -> list[int]:
     queue = waiting(controller, budgets, *deadlines)
-    plan = controller.plan(queue, floor(queue), 0.0)
+    plan = controller.plan(queue, 0.0)
     assert plan.doomed == 0
     return [entry.stitch for entry in plan.entries]
 
@@ -84,21 +81,21 @@ def test_a_batch_takes_at_most_half_of_the_slo() -> None:
 
 def test_a_batch_is_cut_where_waiting_for_the_rest_would_cost_the_first_its_deadline(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 6, *[3.5 * MS] * 2, *[50 * MS] * 4)
-    plan = controller.plan(queue, floor(queue), 0.0)
+    plan = controller.plan(queue, 0.0)
     assert (plan.doomed, len(plan.entries), plan.reason) == (0, 3, "deadline")
 
 
 def test_in_overload_those_who_cannot_be_in_time_make_room_for_those_who_can(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 10, *[2.5 * MS] * 4, *[6.5 * MS] * 6)
-    plan = controller.plan(queue, floor(queue), 0.0)
+    plan = controller.plan(queue, 0.0)
     assert plan.doomed == 4
     assert [entry.stitch for entry in plan.entries] == [0] * 6
 
 
 def test_why_a_batch_holds_no_more_is_said(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 9, 500 * MS)
-    assert controller.plan(queue, floor(queue), 0.0).reason == "full"
-    assert controller.plan(queue[:3], floor(queue[:3]), 0.0).reason == "drained"
+    assert controller.plan(queue, 0.0).reason == "full"
+    assert controller.plan(queued(queue[:3]), 0.0).reason == "drained"
 
 
 def test_a_burst_that_is_to_be_expected_finds_room() -> None:
@@ -107,26 +104,26 @@ def test_a_burst_that_is_to_be_expected_finds_room() -> None:
     queue = waiting(calm, [Budget()] * 3, 23 * MS)
     for number in range(100):
         crowd = waiting(busy, [Budget()] * 8, number * 10 * MS + 23 * MS)
-        busy.plan(crowd, floor(crowd), number * 10 * MS)
+        busy.plan(crowd, number * 10 * MS)
     lone = waiting(busy, [Budget()] * 3, 1000 * MS + 23 * MS)
-    rushed = busy.plan(lone, floor(lone), 1000 * MS)
-    assert rushed.predicted < calm.plan(queue, floor(queue), 0.0).predicted
+    rushed = busy.plan(lone, 1000 * MS)
+    assert rushed.predicted < calm.plan(queue, 0.0).predicted
 
 
 def test_less_headroom_and_more_drift_mean_a_cheaper_level(controller: Controller) -> None:
     queue = waiting(controller, [Budget()], 4.5 * MS)
-    assert controller.plan(queue, floor(queue), 0.0).level.stitch == 3
-    assert controller.plan(queue, floor(queue), 0.0, headroom=0.5).level.stitch == 1
+    assert controller.plan(queue, 0.0).level.stitch == 3
+    assert controller.plan(queue, 0.0, headroom=0.5).level.stitch == 1
     for _ in range(100):
         controller.drift.observe(3.0)
-    assert controller.plan(queue, floor(queue), 0.0).level.stitch == 0
+    assert controller.plan(queue, 0.0).level.stitch == 0
 
 
 def test_a_hog_is_counted_by_headroom_and_then_by_drift_but_not_twice(controller: Controller) -> None:
     queue = waiting(controller, [Budget()], 4.5 * MS)
     drained = controller.drain_seconds(10 * MS)
     for _ in range(100):
-        plan = controller.plan(queue, floor(queue), 0.0, headroom=0.5)
+        plan = controller.plan(queue, 0.0, headroom=0.5)
         assert plan.level.stitch == 1
         assert plan.expected == pytest.approx(2 * plan.predicted, rel=0.01)
         assert controller.drain_seconds(10 * MS, 0.5) == pytest.approx(2 * drained, rel=0.01)
@@ -135,28 +132,28 @@ def test_a_hog_is_counted_by_headroom_and_then_by_drift_but_not_twice(controller
 
 def test_what_a_batch_took_is_learned(controller: Controller) -> None:
     queue = waiting(controller, [Budget()], 500 * MS)
-    plan = controller.plan(queue, floor(queue), 0.0)
+    plan = controller.plan(queue, 0.0)
     for _ in range(200):
         controller.observe(plan, plan.predicted * 2)
     assert controller.drift.center == pytest.approx(2.0, rel=1e-3)
     assert controller.level is plan.level
-    assert controller.plan(queue, floor(queue), 0.0).expected == pytest.approx(plan.predicted * 2, rel=1e-3)
+    assert controller.plan(queue, 0.0).expected == pytest.approx(plan.predicted * 2, rel=1e-3)
 
 
 def test_explaining_teaches_nothing_and_agrees_with_the_plan(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 3, 20 * MS)
     asked = Waiting(controller.allow(parse(["2GFLOPs"])), 10 * MS)
     rate = controller.forecast.rate
-    entry, plan = controller.explain(queue, floor(queue), asked, 0.0)
+    entry, plan = controller.explain(queue, asked, 0.0)
     assert controller.forecast.rate == rate
-    together = controller.plan([asked, *queue], floor([asked, *queue]), 0.0)
+    together = controller.plan(queued([asked, *queue]), 0.0)
     assert entry == together.entries[0]
     assert plan.entries == together.entries
 
 
 def test_a_request_behind_the_batch_is_explained_by_its_level(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 8, 17 * MS)
-    entry, _ = controller.explain(queue, floor(queue), Waiting(controller.allow(parse(["65%"])), 500 * MS), 0.0)
+    entry, _ = controller.explain(queue, Waiting(controller.allow(parse(["65%"])), 500 * MS), 0.0)
     assert entry.stitch == 1
 
 
@@ -165,13 +162,20 @@ def test_policies_are_changed_by_name(controller: Controller) -> None:
     for policy, stitch in (("cheapest", 0), ("fixed:1", 1), ("max-accuracy", 3), ("periodic", 0), ("pace", 3)):
         controller.use(policy)
         assert controller.policy.name == policy
-        assert {entry.stitch for entry in controller.plan(queue, floor(queue), 0.0).entries} == {stitch}
+        assert {entry.stitch for entry in controller.plan(queue, 0.0).entries} == {stitch}
 
 
-@pytest.mark.parametrize("policy", ["", "greedy", "fixed:", "fixed:2", "fixed:99", "fixed:x", "Pace"])
+@pytest.mark.parametrize("policy", ["", "greedy", "fixed:", "fixed:x", "Pace"])
 def test_an_unknown_policy_is_refused_with_those_that_exist(policy: str) -> None:
-    with pytest.raises(ValueError, match=r"slackfit.*fixed:<stitch>.*\(0, 1, 3\)"):
+    with pytest.raises(ValueError, match=r"slackfit.*fixed:<stitch>"):
         made(policy)
+
+
+def test_a_fixed_stitch_must_exist_but_may_be_dominated() -> None:
+    with pytest.raises(ValueError, match="no stitch 99"):
+        made("fixed:99")
+    controller = made("fixed:2")
+    assert chosen(controller, [Budget(), parse(["2GFLOPs"]), Budget(stitch=0)], 100 * MS) == [2, 1, 0]
 
 
 budgets = st.builds(
@@ -199,12 +203,12 @@ def test_whatever_the_load_every_choice_keeps_to_its_budget(
     if not admitted:
         return
     admitted.sort(key=lambda pair: pair[1].deadline)
-    queue = [request for _, request in admitted]
-    plan = controller.plan(queue, floor(queue), 0.0, headroom)
+    queue = queued(request for _, request in admitted)
+    plan = controller.plan(queue, 0.0, headroom)
     assert 1 <= len(plan.entries) <= 8
     assert plan.doomed + len(plan.entries) <= len(queue)
     for (budget, request), entry in zip(admitted[plan.doomed :], plan.entries, strict=False):
-        assert entry in request.allowed.entries
+        assert entry in request.allowed.entries or (policy == "fixed:2" and entry.stitch == 2)
         assert budget.met_by(entry.flops, entry.top1)
 
 
@@ -214,5 +218,5 @@ def test_more_time_never_gives_a_worse_stitch(one: float, other: float) -> None:
     for slack in sorted((one, other)):
         controller = made()
         queue = waiting(controller, [Budget()], slack)
-        levels.append(controller.plan(queue, floor(queue), 0.0).level.flops)
+        levels.append(controller.plan(queue, 0.0).level.flops)
     assert levels == sorted(levels)

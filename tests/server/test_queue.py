@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from made_up import Waiting, small_table
 
 from server.allowance import allow
+from server.batch_costs import Costs
 from server.budget import Budget
-from server.costs import Costs
 from server.queue import DeadlineQueue
 
 COSTS = Costs(small_table(), max_batch=8)

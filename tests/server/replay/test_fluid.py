@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from made_up import MS, small_table
 
 from server.admission import Limiter
+from server.batch_costs import Costs
 from server.controller import POLICIES, Controller
-from server.costs import Costs
 from server.replay.fluid import fluid_bound, taut_string
 from server.replay.report import summarise
 from server.replay.simulator import simulate

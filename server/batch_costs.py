@@ -41,8 +41,7 @@ class Costs:
         if len(counts) == 1:
             ((stitch, rows),) = counts.items()
             return self.seconds(stitch, rows)
-        rows = sum(counts.values())
-        return sum(count / rows * self.seconds(stitch, rows) for stitch, count in counts.items())
+        return self.table.batch_seconds(counts)
 
     def least(self, rows: int) -> float:
         """Seconds of a batch of the cheapest stitch."""

@@ -3,7 +3,7 @@
 import pytest
 from made_up import MS, small_table
 
-from server.costs import Costs
+from server.batch_costs import Costs
 
 
 @pytest.fixture
