@@ -12,6 +12,7 @@ from stitching.checkpoint import load_anchors, save
 from stitching.data import Data, has_classes, open_data, sample
 from stitching.evaluate import evaluate
 from stitching.families import beside, family
+from stitching.fitting import check_joins
 from stitching.least_squares import initialise
 from stitching.model import SNNet
 from stitching.stitch import Stitch
@@ -38,6 +39,7 @@ class Build(BaseModel):
         """Join, save, measure, and say where."""
         named = family(self.family)
         model = SNNet(named).eval()
+        check_joins(model)
         load_anchors(model, self.anchors)
         stem = beside(self.family) or Path(named.name)
         out = self.out or stem.with_name(stem.name + ".safetensors")

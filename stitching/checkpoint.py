@@ -21,8 +21,10 @@ from torch import Tensor
 
 from stitching.families import FAMILIES, Family, beside
 from stitching.families import family as named_family
+from stitching.fitting import check_joins
 from stitching.model import SNNet
 from stitching.released import adapted, timm_names, without_lora
+from stitching.unfilled import unfilled
 
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 STATE_KEYS = ("model", "state_dict")
@@ -48,7 +50,8 @@ def load(family: str, checkpoint: str | Path | None = None, device: str | torch.
     """A family's SN-Net with trained weights, in eval mode and float32.
 
     `checkpoint`: a .safetensors file written by `save`, or a released .pth; None means the weights that ship with the
-    family. Raises ValueError for an unknown family, CheckpointError for a file that does not fit.
+    family. Raises ValueError for an unknown family or one whose anchors do not fit together, CheckpointError for a file
+    that does not fit.
     """
     chosen = named_family(family)
     path = shipped(family) if checkpoint is None else Path(checkpoint)
@@ -56,24 +59,16 @@ def load(family: str, checkpoint: str | Path | None = None, device: str | torch.
         looked = f" ({path} does not exist)" if beside(family) else ""
         raise CheckpointError(f"no weights ship with family {family!r}{looked}: give the path of its checkpoint")
     tensors = read_tensors(path, chosen)
-    model = _unfilled(chosen)
+    model = unfilled(chosen)
     try:
         state = adapted(model.anchors, tensors)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     check_state(path, f"family {chosen.name!r}", model.state_dict(), state)
     model.load_state_dict(state, assign=True)
+    if beside(family):  # the named ones fit together
+        check_joins(model.float())
     return model.to(device=device, dtype=torch.float32).eval()
-
-
-def _unfilled(family: Family) -> SNNet:
-    """A model whose weights are about to come from a file, and take no time now where that is possible."""
-    with torch.device("meta"):
-        model = SNNet(family)
-    in_files = set(model.state_dict())
-    if all(name in in_files for name, _ in model.named_buffers()):
-        return model
-    return SNNet(family)  # its anchors compute buffers that no file holds
 
 
 def save(model: SNNet, path: Path) -> str:
@@ -221,8 +216,7 @@ def _others(keys: list[str]) -> str:
 
 def _hint(state: Mapping[str, Tensor]) -> str:
     for family in FAMILIES.values():
-        with torch.device("meta"):
-            model = SNNet(family)
+        model = unfilled(family)
         try:
             named = adapted(model.anchors, state)
         except ValueError:

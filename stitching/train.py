@@ -23,6 +23,7 @@ from stitching import checkpoint, least_squares
 from stitching.data import Augmentation, open_data, seeded
 from stitching.drawing import draw, drawable, groups
 from stitching.families import family as named_family
+from stitching.fitting import check_joins
 from stitching.model import SNNet
 from stitching.objective import load_teacher, mixer, objective
 from stitching.train_config import TrainConfig
@@ -101,6 +102,7 @@ def _process_group() -> Iterator[int]:
 def starting_model(config: TrainConfig) -> SNNet:
     """The network before its first step: from a checkpoint, from joined anchors, or fresh."""
     model = _fresh(config)
+    check_joins(model)
     if (config.out / "last.pt").is_file():
         return model  # about to be resumed, weights and all
     if config.start:
