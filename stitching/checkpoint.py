@@ -23,7 +23,7 @@ from stitching.families import FAMILIES, Family, beside
 from stitching.families import family as named_family
 from stitching.fitting import check_joins
 from stitching.model import SNNet
-from stitching.released import adapted, timm_names, without_lora
+from stitching.released import adapted, as_released, timm_names
 from stitching.unfilled import unfilled
 
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -73,7 +73,7 @@ def load(family: str, checkpoint: str | Path | None = None, device: str | torch.
 
 def save(model: SNNet, path: Path) -> str:
     """Write safetensors with the family's name and config in the metadata, whole or not at all; gives its sha256."""
-    state = {key: value.detach().cpu().contiguous() for key, value in without_lora(dict(model.state_dict())).items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in as_released(model.state_dict()).items()}
     config = json.dumps(model.family.config(), sort_keys=True)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)

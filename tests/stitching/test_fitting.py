@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_families import SMALL, SMALL_SWIN, TINY, anchor, small_v2, with_recipe_weights
+from small_families import SMALL, SMALL_SWIN, TINY, small_v2, with_recipe_weights
 
 import stitching
 from server.cli import main
@@ -72,7 +72,8 @@ def test_anchors_that_do_not_fit_are_refused_with_both_shapes(case: str) -> None
 
 
 def test_layouts_without_a_way_between_them_name_the_anchors() -> None:
-    swin = AnchorSpec("swin", "swin_tiny_patch4_window7_224", {"img_size": 32, "window_size": 2, "depths": (1, 1, 2, 1)})
+    shape: dict[str, Any] = {"img_size": 32, "window_size": 2, "depths": (1, 1, 2, 1)}
+    swin = AnchorSpec("swin", "swin_tiny_patch4_window7_224", shape)
     with pytest.raises(ValueError, match=r"family 'duo': anchors 'swin' and 'conv': .*from .*nhwc to nchw"):
         SNNet(duo(swin, convnext("conv"), Staged((2,))))
 
