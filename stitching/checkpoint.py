@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stitching.families import FAMILIES, Family, beside
+from stitching.families import FAMILIES, RELEASES, AnchorSpec, Family, beside
 from stitching.families import family as named_family
 from stitching.fitting import check_joins
 from stitching.model import SNNet
@@ -56,8 +56,7 @@ def load(family: str, checkpoint: str | Path | None = None, device: str | torch.
     chosen = named_family(family)
     path = shipped(family) if checkpoint is None else Path(checkpoint)
     if checkpoint is None and not path.is_file():
-        looked = f" ({path} does not exist)" if beside(family) else ""
-        raise CheckpointError(f"no weights ship with family {family!r}{looked}: give the path of its checkpoint")
+        raise CheckpointError(f"no weights ship with family {family!r}: {_remedy(family, path)}")
     tensors = read_tensors(path, chosen)
     model = unfilled(chosen)
     try:
@@ -69,6 +68,13 @@ def load(family: str, checkpoint: str | Path | None = None, device: str | torch.
     if beside(family):  # the named ones fit together
         check_joins(model.float())
     return model.to(device=device, dtype=torch.float32).eval()
+
+
+def _remedy(family: str, path: Path) -> str:
+    if beside(family):
+        return f"{path} does not exist; `stitchserve build` makes it, or give the path of its checkpoint"
+    fetched = f"fetch the released ones with `stitchserve pull {family}`, then " if family in RELEASES else ""
+    return f"{fetched}give the path of its checkpoint"
 
 
 def save(model: SNNet, path: Path) -> str:
@@ -100,10 +106,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
+def load_anchors(model: SNNet, files: Sequence[Path], *, new_heads: bool = True) -> None:
     """Fill the model's anchors, one file each: a timm network's weights, or an SN-Net of the family to take it from.
 
-    Without files the anchors become timm's pretrained ones, which timm downloads.
+    Without files the anchors become timm's pretrained ones, which timm downloads; where those answer another number of
+    classes than the family has, their heads are new, or CheckpointError without `new_heads`.
     """
     if files and len(files) != len(model.anchors):
         raise CheckpointError(
@@ -111,8 +118,7 @@ def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
         )
     for index, (spec, anchor) in enumerate(zip(model.family.anchors, model.anchors, strict=True)):
         if not files:
-            source = timm.create_model(spec.timm, pretrained=True, num_classes=model.family.classes, **spec.arguments)
-            anchor.load_state_dict(source.state_dict())
+            anchor.load_state_dict(_pretrained(spec, model.family.classes, new_heads))
             continue
         state = read_tensors(files[index])
         prefix = f"anchors.{index}."
@@ -124,6 +130,23 @@ def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
             raise CheckpointError(f"{files[index]}: {error}") from error
         check_state(files[index], f"anchor {spec.name!r}", anchor.state_dict(), state)
         anchor.load_state_dict(state)
+
+
+def _pretrained(spec: AnchorSpec, classes: int, new_heads: bool) -> dict[str, Tensor]:
+    settings = timm.get_pretrained_cfg(spec.timm)
+    if not new_heads and settings and settings.num_classes != classes:
+        raise CheckpointError(
+            f"anchor {spec.name!r}: timm's pretrained {spec.timm!r} answers {settings.num_classes} classes, the family "
+            f"has {classes}; give files of trained anchors as --anchors"
+        )
+    try:
+        net = timm.create_model(spec.timm, pretrained=True, num_classes=classes, **spec.arguments)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"anchor {spec.name!r}: timm's pretrained {spec.timm!r} cannot be had for it ({str(error)[:300]}); give "
+            "files of trained anchors as --anchors"
+        ) from error
+    return dict(net.state_dict())
 
 
 def read_tensors(path: Path, family: Family | None = None) -> dict[str, Tensor]:
