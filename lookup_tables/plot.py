@@ -6,7 +6,6 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogFormatter
 
 from lookup_tables.table import Cost, Entry, LookupTable, TableError
@@ -41,10 +40,8 @@ def _draw(axes: Axes, table: LookupTable, known: Sequence[Entry], cost: Cost, ro
     axes.plot(*_xy(frontier), "o-", markersize=4, color="tab:blue", label=f"frontier, {len(frontier)} stitches")
     axes.plot(*_xy(anchors.values()), "*", markersize=10, color="tab:red", label="anchors")
     for name, xy in anchors.items():
-        halo = [withStroke(linewidth=3, foreground="white")]  # the frontier may run through a name
-        axes.annotate(
-            name, xy, xytext=(0, 8), textcoords="offset points", ha="center", parse_math=False, path_effects=halo
-        )
+        ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # lines may run through a name
+        axes.annotate(name, xy, xytext=(0, 8), textcoords="offset points", ha="center", parse_math=False, bbox=ground)
     axes.set_xscale("log")
     axes.margins(x=0.08, y=0.1)
     axes.xaxis.set_major_formatter(_Plain())

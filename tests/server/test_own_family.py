@@ -1,4 +1,4 @@
-"""docs/families.md, word for word: its family is loaded, and its commands are run, with fewer steps, from first to last."""
+"""docs/families.md, word for word: its family, and its commands with fewer steps, from first to last."""
 
 import re
 import shlex
