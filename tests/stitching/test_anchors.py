@@ -84,7 +84,5 @@ def test_arguments_that_timm_refuses_are_named(name: str, value: int | str) -> N
 
 
 def test_a_network_without_seams_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"'a': 'test_efficientnet' is a EfficientNet; there are seams for VisionTr"
-    ):
+    with pytest.raises(ValueError, match=r"'a': 'test_efficientnet' is a EfficientNet; there are seams for VisionTr"):
         build_anchor(AnchorSpec("a", "test_efficientnet"), classes=3, drop_path=0.0)
