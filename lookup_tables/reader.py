@@ -21,6 +21,7 @@ LATENCY_COLUMNS = ("stitch", "batch", "p50_ms", "p99_ms", "runs")
 LONGEST_MS = 1e9
 
 FIX_FAMILY = "correct it (`lookup_tables/__init__.py` describes the format)"
+NO_TABLE = "`stitchserve build` and `stitchserve evaluate` write a lookup table into a folder, which --table names"
 FIX_STITCHES = "correct it, or write it again with `stitchserve evaluate`"
 FIX_LATENCY = "measure again with `stitchserve profile`"
 
@@ -75,6 +76,8 @@ class Row:
 
 def read_family(path: Path) -> Family:
     """family.json; TableError."""
+    if not path.is_file():
+        raise fault(path, None, "no such file", NO_TABLE)
     try:
         family = _FAMILY.validate_json(_text(path, FIX_FAMILY), strict=True)
     except ValidationError as error:

@@ -65,14 +65,21 @@ class Anchor:
         return bisect_right([*accumulate(self.stages)], block)
 
 
+RESERVED = frozenset({"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+                      "num_classes", "drop_path_rate", "in_chans", "features_only"})  # fmt: skip
+"""Arguments of timm's models that bring weights, or that something else decides."""
+
+
 def build_anchor(spec: AnchorSpec, classes: int, drop_path: float) -> Anchor:
     """A timm model with fresh weights, ready to be cut. Raises ValueError for a model of another kind."""
     if not timm.is_model(spec.timm):  # also keeps hub addresses out
         raise ValueError(f"anchor {spec.name!r}: timm has no model {spec.timm!r}")
+    if reserved := RESERVED & spec.arguments.keys():
+        raise ValueError(f"anchor {spec.name!r}: argument {min(reserved)!r} is not for a family to set")
     arguments = {**spec.arguments, **({"drop_path_rate": drop_path} if drop_path else {})}
     try:
         net = timm.create_model(spec.timm, num_classes=classes, **arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
         raise ValueError(f"anchor {spec.name!r}: {spec.timm!r} does not take {arguments} ({error})") from error
     for kind, cut in CUTS.items():
         if isinstance(net, kind):

@@ -62,7 +62,11 @@ class SNNet(nn.Module):
     def _new_layer(self, join: Join, rank: int) -> StitchingLayer:
         front, end = self.seams[join.front], self.seams[join.end]
         widths = front.widths[join.stop], end.widths[join.start]
-        return StitchingLayer(*widths, front.layout, end.layout, rank)
+        try:
+            return StitchingLayer(*widths, front.layout, end.layout, rank)
+        except ValueError as error:
+            names = " and ".join(repr(self.family.anchor_names[anchor]) for anchor in (join.front, join.end))
+            raise ValueError(f"family {self.family.name!r}: anchors {names}: {error}") from error
 
     def layer(self, key: LayerKey) -> StitchingLayer:
         """The stitching layer of that key."""

@@ -169,7 +169,8 @@ def free_port(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("sreve",), "no command 'sreve'"),
         (("serve", "--family", "nothing"), "unknown family|no lookup table for family 'nothing'"),
-        (("serve", "--family", "deit_ti_s_b"), "no weights ship with family 'deit_ti_s_b'"),
+        (("serve", "--family", "deit_ti_s_b"), "no weights ship with .* `stitchserve pull deit_ti_s_b`"),
+        (("serve", "--family", "nowhere.toml"), "nowhere/family.json: no such file; `stitchserve build`"),
         (("serve", "--device", "potato"), "potato"),
         (("train", "--family", "digits"), "--data"),
         (("evaluate", "--data", "digits"), "--table"),
@@ -183,7 +184,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert re.search(says, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", ["serve", "profile", "evaluate", "train", "stitches", "bench"])
+@pytest.mark.parametrize("command", ["serve", "profile", "evaluate", "train", "build", "pull", "stitches", "bench", "simulate"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(command, "--help") == 0
     assert f"usage: stitchserve {command}" in capsys.readouterr().out
@@ -192,7 +193,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main() == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("serve", "profile", "evaluate", "train", "stitches", "bench"))
+    assert all(command in out for command in ("serve", "profile", "evaluate", "train", "build", "pull", "stitches", "bench", "simulate"))
 
 
 def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

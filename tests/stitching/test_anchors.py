@@ -89,6 +89,18 @@ def test_a_model_that_timm_does_not_have_is_refused(name: str) -> None:
         build_anchor(AnchorSpec("a", name), classes=3, drop_path=0.0)
 
 
+@pytest.mark.parametrize("name", ["pretrained", "checkpoint_path", "num_classes"])
+def test_arguments_that_bring_weights_or_are_decided_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'a': argument '{name}' is not for a family to set"):
+        build_anchor(AnchorSpec("a", "vit_tiny_patch16_224", {name: 1}), classes=3, drop_path=0.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_heads", 5), ("depths", "deep"), ("act_layer", "nothing")])
+def test_arguments_that_timm_refuses_are_named(name: str, value: int | str) -> None:
+    with pytest.raises(ValueError, match=f"'a': 'vit_tiny_patch16_224' does not take .*{name}"):
+        build_anchor(AnchorSpec("a", "vit_tiny_patch16_224", {name: value}), classes=3, drop_path=0.0)
+
+
 def test_a_network_without_seams_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'a': 'vgg11' is a VGG; there are seams for VisionTransformer, Swin"):
-        build_anchor(AnchorSpec("a", "vgg11"), classes=3, drop_path=0.0)
+    with pytest.raises(ValueError, match=r"'a': 'test_efficientnet' is a EfficientNet; there are seams for VisionTr"):
+        build_anchor(AnchorSpec("a", "test_efficientnet"), classes=3, drop_path=0.0)
