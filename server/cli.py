@@ -1,4 +1,4 @@
-"""The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches | bench."""
+"""The command line: `stitchserve COMMAND`, one module for each command."""
 
 import logging
 import sys
@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import CliApp, SettingsConfigDict
 
+from server.process import prepare
 from server.settings import PREFIX
 
 # By name, so that a command loads what it needs alone: listing stitches takes no torch.
@@ -21,7 +22,9 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "server.simulating:Simulate",
     "stitches": "server.listing:Stitches",
     "bench": "server.benching:Bench",
+    "doctor": "server.doctor:Doctor",
 }
+COMPUTING = {"serve", "profile", "evaluate", "doctor"}
 OPTIONAL: Mapping[str, str] = {"sklearn": "train", "aiohttp": "bench"}
 """Modules that may be missing, and the extra that brings them."""
 
@@ -36,6 +39,7 @@ USAGE = """usage: stitchserve COMMAND [options]
   simulate   compare policies on traces, on a virtual clock
   stitches   list a family's stitches, or draw them
   bench      replay a trace against a server, ours or another
+  doctor     say what would serve here, how fast, and what limits it
 
 stitchserve COMMAND --help tells more."""
 
@@ -48,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0)
     if arguments[0] not in COMMANDS:
         _refuse(f"no command {arguments[0]!r}\n{USAGE}")
+    if arguments[0] in COMPUTING:
+        prepare()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         CliApp.run(_command(arguments[0]), cli_args=arguments[1:])

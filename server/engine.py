@@ -1,23 +1,30 @@
 """The model on a device: uint8 images and a stitch for each in, the likeliest classes out."""
 
-import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 import stitching
 from lookup_tables.modules import INPUT, OUTPUT
-from lookup_tables.profile import device_slug
 from lookup_tables.table import LookupTable, TableError
+from server.cuda import Cuda
+from server.device import gpu_uuid, pick_device, set_threads, slug
+from server.dtype import Setting, choose, install
+from server.graphs import RECORD_AT
+from server.staged import SLOTS, Forward, Pass, Staged
 from stitching import SNNet
 from stitching.stopwatch import Stopwatch
 
 MOST_CLASSES = 100
+WARM_UP = 20.0  # seconds; what is not recorded then is recorded when it is used
 
 Image = Tensor
 """One image, decoded: uint8 (3, size, size)."""
@@ -30,38 +37,84 @@ class Ranking(NamedTuple):
     probabilities: list[float]
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where there is one. ValueError for one that is not here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    return device
+class Costs(Protocol):
+    """What a batch costs that mixes stitches, given how many rows each has: a lookup table knows."""
+
+    def merged_seconds(self, counts: Mapping[int, int]) -> float:
+        """Seconds when rows at the same module run together."""
+
+    def grouped_seconds(self, counts: Mapping[int, int]) -> float:
+        """Seconds when one stitch runs after another."""
+
+
+class Direct:
+    """Runs passes one after another, on a device that needs no staging."""
+
+    def __init__(self, device: torch.device, forward: Forward) -> None:
+        self._device, self._forward = device, forward
+
+    def run(self, passes: Sequence[Pass]) -> Tensor:
+        """The answers of all passes' rows, (rows, 2, classes kept), on the host, in their order."""
+        return torch.cat([self._forward(torch.stack(list(x)).to(self._device), s).cpu() for x, s in passes])
+
+    def fault(self) -> str | None:
+        """None: such a device does not break."""
+        return None
 
 
 class Engine:
-    """One SN-Net on one device. `run` is called from one thread at a time."""
+    """One SN-Net on one device. `lanes` threads may call `run` at once.
 
-    def __init__(self, model: SNNet, device: torch.device, threads: int | None = None) -> None:
-        if threads and device.type == "cpu":
-            torch.set_num_threads(threads)
+    `costs` says for a batch of several stitches whether merged or one after another is faster; without it, merged.
+    `mixed` counts what was done. `broken` is why the device is of no use until the process starts again, if it is.
+    """
+
+    def __init__(
+        self,
+        model: SNNet,
+        device: torch.device,
+        threads: int | None = None,
+        *,
+        dtype: Setting = "auto",
+        max_batch: int = 64,
+    ) -> None:
+        """`max_batch`: the most rows that a GPU runs in one piece."""
+        if device.type == "cpu":
+            set_threads(threads)
         self.device = device
-        self.model = model.to(device).eval().requires_grad_(False)
-        self.image_size = model.family.preprocessing.size
+        self.precision = install(model, device, choose(model, device, dtype))
+        # float32 that was asked for is exact: equal to timm's to the last bit.
+        self._layout = torch.contiguous_format if dtype == "float32" else torch.channels_last
+        self.model = model.to(memory_format=self._layout).eval().requires_grad_(False)
         p = model.family.preprocessing
+        self.image_size = p.size
         # (x / 255 - mean) / std as one multiplication and one addition.
         std = torch.tensor(p.std, device=device).view(1, 3, 1, 1)
         self._scale = 1 / (255 * std)
         self._shift = -torch.tensor(p.mean, device=device).view(1, 3, 1, 1) / std
+        self._kept = min(MOST_CLASSES, model.family.classes)
+        self.costs: Costs | None = None
+        self.mixed: Counter[str] = Counter()
+        self.broken: str | None = None
+        self.staged: Staged | None = None
+        if device.type == "cuda":
+            self.staged = Staged(Cuda(device), self._forward, max_batch, self.image_size, self._kept)
+        self._runner: Direct | Staged = self.staged or Direct(device, self._forward)
 
     @classmethod
-    def load(cls, family: str, checkpoint: Path | None, device: str, threads: int | None = None) -> "Engine":
+    def load(
+        cls,
+        family: str,
+        checkpoint: Path | None,
+        device: str,
+        threads: int | None = None,
+        *,
+        dtype: Setting = "auto",
+        max_batch: int = 64,
+    ) -> "Engine":
         """The engine for a family's checkpoint. Raises ValueError for a device, family or file that does not do."""
         chosen = pick_device(device)
-        return cls(stitching.load(family, checkpoint), chosen, threads)
+        return cls(stitching.load(family, checkpoint), chosen, threads, dtype=dtype, max_batch=max_batch)
 
     def check(self, table: LookupTable) -> None:
         """TableError unless the table is one of this model: the same stitches, modules, classes and preprocessing."""
@@ -89,31 +142,41 @@ class Engine:
     @property
     def device_slug(self) -> str:
         """This device's name in latency files."""
-        if self.device.type == "cuda":
-            return device_slug("cuda", torch.cuda.get_device_name(self.device))
-        return device_slug("cpu", _processor(), torch.get_num_threads())
+        return slug(self.device)
 
     @property
     def gpu_uuid(self) -> str | None:
         """The UUID of the GPU it computes on, as CUDA gives it; None on a CPU."""
-        return str(torch.cuda.get_device_properties(self.device).uuid) if self.device.type == "cuda" else None
+        return gpu_uuid(self.device)
 
     @property
     def conditions(self) -> Mapping[str, str]:
         """What latencies measured here depend on, for the file's heading."""
         return {
-            "dtype": "float32",
+            "dtype": self.precision.variant.name,
+            "layout": str(self._layout).removeprefix("torch."),
             "image_size": str(self.image_size),
             "torch": torch.__version__,
             "date": date.today().isoformat(),
         }
 
-    @torch.inference_mode()
+    @property
+    def lanes(self) -> int:
+        """How many threads may call `run` at once: with two the next batch is copied in while one computes."""
+        return SLOTS if self.staged else 1
+
     def run(self, images: Sequence[Tensor], stitches: Sequence[int]) -> list[Ranking]:
-        """Images, uint8 (3, size, size) each, and a stitch id for each -> a ranking for each."""
-        batch = self._to_device(images)
-        chosen = [self.model.stitches[stitch] for stitch in stitches]
-        return self._rank(self.model(batch, chosen[0] if len(set(stitches)) == 1 else chosen))
+        """Images, uint8 (3, size, size) each, and a stitch id for each -> a ranking for each.
+
+        Raises RuntimeError when the device fails; `broken` then says whether it is worth another try.
+        """
+        passes = self._passes(stitches)
+        answers = self._guarded([Pass([images[r] for r in rows], [stitches[r] for r in rows]) for rows in passes])
+        if not answers.isfinite().all():
+            raise RuntimeError(f"an answer in {self.precision.variant.name} is not finite; --dtype float32 mends it")
+        rankings = [Ranking(list(map(int, classes)), probabilities) for probabilities, classes in answers.tolist()]
+        places = [row for rows in passes for row in rows]
+        return [ranking for _, ranking in sorted(zip(places, rankings, strict=True))]
 
     def run_once(self, stitch: int, batch: int) -> None:
         """One batch of one stitch on a fixed image, done when this returns: for warming up and profiling."""
@@ -125,32 +188,75 @@ class Engine:
         path = self.model.path(self.model.stitches[stitch])
         images = [self._fixed_image()] * batch
         watch = Stopwatch(self.device)
-        x = self._to_device(images)
+        x = self._prepared(torch.stack(images).to(self.device))
         watch.lap()
         for step in path:
             x = step(x)
             watch.lap()
-        self._rank(x)
+        self._ranked(x).cpu()
         watch.lap()
         return list(zip([INPUT, *(step.kind for step in path), OUTPUT], watch.laps(), strict=True))
 
     def _fixed_image(self) -> Tensor:
         return torch.full((3, self.image_size, self.image_size), 128, dtype=torch.uint8)
 
-    def _to_device(self, images: Sequence[Tensor]) -> Tensor:
-        batch = torch.stack(list(images)).to(self.device, non_blocking=True).float()
-        return batch.mul_(self._scale).add_(self._shift)
+    def warm_up(
+        self, stitches: Sequence[int], seconds: float = WARM_UP, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Run before requests come: the first and the last stitch; on a GPU all, until their graphs are recorded.
 
-    def _rank(self, logits: Tensor) -> list[Ranking]:
-        top = logits.softmax(dim=1).topk(min(MOST_CLASSES, logits.shape[1]), dim=1)
-        return [Ranking(*row) for row in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+        Largest batches first, so that the others find room in the memory those take. Ends after about `seconds`.
+        """
+        if not self.staged:
+            for stitch in (stitches[0], stitches[-1]):
+                self.run_once(stitch, 1)
+            return
+        ends = clock() + seconds
+        for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
+            if clock() >= ends:
+                return
+            for _ in range(RECORD_AT):
+                self.run_once(stitch, rows)
 
+    def _passes(self, stitches: Sequence[int]) -> list[list[int]]:
+        """The rows that run together, for each time that the model runs."""
+        rows_of: dict[int, list[int]] = {}
+        for row, stitch in enumerate(stitches):
+            rows_of.setdefault(stitch, []).append(row)
+        if len(rows_of) > 1:
+            way = self._way({stitch: len(rows) for stitch, rows in rows_of.items()})
+            self.mixed[way] += 1
+            if way == "grouped":
+                return list(rows_of.values())
+        return [list(range(len(stitches)))]
 
-def _processor() -> str:
-    """The processor's name as Linux gives it, or as Python knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    def _way(self, counts: Mapping[int, int]) -> Literal["merged", "grouped"]:
+        if self.costs is None or self.costs.merged_seconds(counts) <= self.costs.grouped_seconds(counts):
+            return "merged"
+        return "grouped"
+
+    def _guarded(self, passes: Sequence[Pass]) -> Tensor:
+        if self.broken:
+            raise RuntimeError(f"the device is broken: {self.broken}")
+        try:
+            return self._runner.run(passes)
+        except RuntimeError:
+            self.broken = self._runner.fault()
+            raise
+
+    @torch.inference_mode()
+    def _forward(self, pixels: Tensor, stitches: Sequence[int]) -> Tensor:
+        """Pixels (N, 3, size, size) on the device -> (N, 2, classes kept): probabilities, and the classes' indices.
+
+        Both in one float32 tensor, which holds every index below 2**24, so that one copy brings them back.
+        """
+        chosen = [self.model.stitches[stitch] for stitch in stitches]
+        return self._ranked(self.model(self._prepared(pixels), chosen[0] if len(set(stitches)) == 1 else chosen))
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
+        x = pixels.float().mul_(self._scale).add_(self._shift)
+        return x.to(dtype=self.precision.variant.dtype, memory_format=self._layout)
+
+    def _ranked(self, logits: Tensor) -> Tensor:
+        top = logits.float().softmax(dim=1).topk(self._kept, dim=1)
+        return torch.stack((top.values, top.indices.float()), dim=1)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lookup_tables.records import Checkpoint
 from server.counting import measured_on, write_table
-from server.engine import pick_device
+from server.device import pick_device
 from stitching.checkpoint import load, sha256, shipped
 from stitching.data import open_data
 from stitching.drawing import drawable

@@ -35,8 +35,7 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
         log.info("latencies of this device: %s", given)
         return LookupTable.load(folder, given)
     stitches, batches = within(engine, table, batches_up_to(max_batch), time_limit)
-    kept_in = cache / f"{table.family.name}-{_fingerprint(engine, table)}"
-    kept = latency_path(kept_in, engine.device_slug)
+    kept = kept_path(engine, table, cache)
     if kept.is_file():
         known = LookupTable.load(folder, kept)
         if _as_rich(known, len(stitches), len(batches)):
@@ -48,8 +47,8 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
     )  # fmt: skip
     latency = measured(engine, table, stitches, batches, time_limit=time_limit)
     try:
-        kept_in.mkdir(parents=True, exist_ok=True)
-        log.info("kept in %s", write_latency(kept_in, latency))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        log.info("kept in %s", write_latency(kept.parent, latency))
     except OSError as error:
         log.warning("cannot keep the latencies for the next start (%s); give a folder to write to as --cache", error)
         return replace(table, latency=latency)
@@ -125,6 +124,11 @@ def _as_rich(table: LookupTable, stitches: int, batches: int) -> bool:
     if table.modules:
         return len(table.latency.modules) >= len(table.modules.kinds) * batches
     return len(table.latency.measurements) >= stitches * batches
+
+
+def kept_path(engine: Engine, table: LookupTable, cache: Path) -> Path:
+    """Where in `cache` the latencies of this engine are kept, once they were measured."""
+    return latency_path(cache / f"{table.family.name}-{_fingerprint(engine, table)}", engine.device_slug)
 
 
 def _fingerprint(engine: Engine, table: LookupTable) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lookup_tables.table import LookupTable, folder
 from lookup_tables.writer import latency_path, write_latency
+from server.dtype import Setting
 from server.engine import Engine
 from server.latencies import batches_up_to, checks, measured, within
 
@@ -25,6 +26,7 @@ class Profile(BaseModel):
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: what torch takes by itself")
+    dtype: Setting = Field("auto", description="format of the weights; auto: the fastest here; float32 is exact")
     stitches: Literal["frontier", "all"] = Field(
         "frontier", description="stitches to check what the modules predict: some of the frontier; all: every one"
     )
@@ -39,7 +41,9 @@ class Profile(BaseModel):
         """Measure, write, and say where."""
         source = self.table or folder(self.family)
         table = LookupTable.load(source)
-        engine = Engine.load(self.family, self.checkpoint, self.device, self.threads)
+        engine = Engine.load(
+            self.family, self.checkpoint, self.device, self.threads, dtype=self.dtype, max_batch=self.max_batch
+        )
         engine.check(table)
         stitches: Sequence[int] = [entry.stitch for entry in table.entries] if self.stitches == "all" else checks(table)
         batches: Sequence[int] = batches_up_to(self.max_batch)

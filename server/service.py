@@ -119,8 +119,8 @@ class Service:
         if self._gpu:
             self._gpu.start()
         loop = asyncio.get_running_loop()
-        for entry in (self.controller.frontier[0], self.controller.frontier[-1]):
-            await loop.run_in_executor(self._engine_thread, self.engine.run_once, entry.stitch, 1)
+        dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
+        await loop.run_in_executor(self._engine_thread, self.engine.warm_up, dearest_first)
         self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
         self._tasks[0].add_done_callback(_tell_of_death)
 
@@ -178,10 +178,14 @@ def build(settings: Settings) -> Service:
     source = settings.table or folder(settings.family)
     unmeasured = LookupTable.load(source)
     _check_weights(unmeasured, settings.checkpoint or shipped(settings.family))
-    engine = Engine.load(settings.family, settings.checkpoint, settings.device, settings.threads)
+    engine = Engine.load(
+        settings.family, settings.checkpoint, settings.device, settings.threads,
+        dtype=settings.dtype, max_batch=settings.max_batch,
+    )  # fmt: skip
     engine.check(unmeasured)
     table = table_for(engine, source, settings.cache, settings.max_batch, settings.profile_s)
     log.info("%s on %s, %d stitches", table.family.name, engine.device_slug, len(table.entries))
+    log.info("weights in %s: %s", engine.precision.variant.name, engine.precision.reason)
     return Service(settings, engine, table)
 
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +18,11 @@ SERVICE_LINK = re.compile(PREFIX + r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|U
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
+def default_cache() -> Path:
+    """The folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stitchserve"
+
+
 class Settings(BaseSettings):
     """How to serve. An unknown or bad value stops the start and is named."""
 
@@ -29,6 +34,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of the engine; none: what torch takes by itself"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="format of the weights; auto: the fastest here; float32 is exact"
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535)
@@ -53,10 +61,7 @@ class Settings(BaseSettings):
     drain_delay_s: float = Field(0.0, ge=0, description="how long to go on serving after SIGTERM, not ready")
     drain_timeout_s: float = Field(30.0, gt=0, description="longest wait for requests in flight at the end")
     profile_s: float = Field(20.0, gt=0, description="longest profiling at start, on a device without a latency table")
-    cache: Path = Field(
-        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stitchserve",
-        description="folder that keeps measured latencies",
-    )
+    cache: Path = Field(default_factory=default_cache, description="folder that keeps measured latencies")
 
     @field_validator("port", mode="before")
     @classmethod

@@ -10,7 +10,8 @@ import torch
 import stitching
 from lookup_tables.modules import INPUT, OUTPUT, Composition
 from lookup_tables.table import LookupTable, TableError, folder
-from server.engine import Engine, pick_device
+from server.device import pick_device
+from server.engine import Engine
 
 
 @pytest.fixture(scope="module")

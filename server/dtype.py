@@ -1,0 +1,193 @@
+"""The number format of the weights, and how attention is computed in it: what is fastest here, by measurement."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from server.device import narrow_formats
+from stitching import SNNet
+
+Setting = Literal["auto", "float32", "bfloat16", "float16"]
+
+LEAST_GAIN = 1.05  # fewer bits cost a little accuracy, so they must save something
+BATCHES = (1, 8)  # rows that are measured: a lone request, and a batch
+ROUNDS = 5
+TRIED_ON = 1  # rows of noise that must come through with finite logits
+
+
+class Variant(NamedTuple):
+    """A way to compute: the format of weights and features, and attention as plain products or timm's way."""
+
+    dtype: torch.dtype
+    plain_attention: bool = False
+
+    @property
+    def name(self) -> str:
+        """The format's name."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+FLOAT32 = Variant(torch.float32)
+AS_SET = "as set"
+
+
+class Choice(NamedTuple):
+    """The variant, why, and how many times as fast as float32 it was where that was measured."""
+
+    variant: Variant
+    reason: str
+    ratio: float | None = None
+
+
+Seconds = Mapping[Variant, Sequence[float]]
+"""For each variant how long a batch takes in all anchors one after another, for each of BATCHES."""
+
+
+def choose(
+    model: SNNet,
+    device: torch.device,
+    setting: Setting = "auto",
+    measure: Callable[[SNNet, Sequence[Variant]], Seconds] | None = None,
+) -> Choice:
+    """The variant for a float32 model on a device.
+
+    `auto`: on a GPU the most exact format that its tensor cores take; on a processor that multiplies 16-bit numbers the
+    fastest of them and float32, as `measure` finds it; else float32.
+    """
+    formats = narrow_formats(device)
+    if setting != "auto":
+        dtype: torch.dtype = getattr(torch, setting)
+        # On a CPU timm's fused attention gains nothing from fewer bits, plain products do.
+        return Choice(Variant(dtype, device.type == "cpu" and dtype != torch.float32), AS_SET)
+    if not formats:
+        return Choice(FLOAT32, "nothing here multiplies 16-bit numbers natively")
+    if device.type == "cuda":
+        return Choice(Variant(formats[0]), "the most exact format that the GPU's tensor cores take")
+    variants = [Variant(dtype, plain) for dtype in formats for plain in (True, False)]
+    return fastest((measure or measured)(model, [FLOAT32, *variants]))
+
+
+def fastest(seconds: Seconds) -> Choice:
+    """The fastest of these for a batch that is no slower than float32 for one row; float32 if none gains enough."""
+    alone, batch = seconds[FLOAT32]
+    gains = {v: (alone / one, batch / many) for v, (one, many) in seconds.items() if v != FLOAT32}
+    best = max(gains, key=lambda variant: (min(gains[variant][0], 1.0), gains[variant][1]))
+    found = f"measured with {'plain' if best.plain_attention else 'fused'} attention: " + ", ".join(
+        f"{gain:.2f} times as fast as float32 at {rows}" for gain, rows in zip(gains[best], BATCHES, strict=True)
+    )
+    if gains[best][0] >= 1.0 and gains[best][1] >= LEAST_GAIN:
+        return Choice(best, found, gains[best][1])
+    return Choice(FLOAT32, f"{best.name} does not gain everywhere ({found})", 1.0)
+
+
+def convert(model: SNNet, variant: Variant) -> None:
+    """Bring the model's weights into the variant, in place: there is one copy of them.
+
+    Batch norm's statistics and the last layer, which gives the logits, stay in float32. Layer norm and softmax compute
+    in float32 inside whatever the format.
+    """
+    _convert(model, variant)
+    for seam in model.seams if variant.dtype != torch.float32 else ():
+        for classifier in _classifiers(seam.net):
+            classifier.float()
+            classifier.register_forward_pre_hook(_widen)
+
+
+def install(model: SNNet, device: torch.device, choice: Choice) -> Choice:
+    """Convert the model, bring it to the device, and try it there; gives what it runs in at last.
+
+    float16 ends at 65504. Where features exceed that, a choice made here gives way to bfloat16, or float32 where the
+    device does not take that; one that was asked for is a ValueError.
+    """
+    convert(model, choice.variant)
+    model.to(device)
+    if choice.variant.dtype != torch.float16 or _finite(model, device, choice.variant):
+        return choice
+    if choice.reason == AS_SET:
+        raise ValueError("dtype: features of this family exceed float16; take bfloat16 or float32")
+    wider = torch.bfloat16 if torch.bfloat16 in narrow_formats(device) else torch.float32
+    variant = choice.variant._replace(dtype=wider)
+    convert(model, variant)
+    return Choice(variant, "features exceed float16")
+
+
+@torch.inference_mode()
+def _finite(model: SNNet, device: torch.device, variant: Variant) -> bool:
+    """Whether noise comes through every anchor."""
+    size = model.family.preprocessing.size
+    noise = torch.randn(TRIED_ON, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device, variant.dtype)
+    anchors = [stitch for stitch in model.stitches if stitch.is_anchor]
+    return all(bool(model(noise, anchor).isfinite().all()) for anchor in anchors)
+
+
+def measured(model: SNNet, variants: Sequence[Variant], clock: Callable[[], float] = time.perf_counter) -> Seconds:
+    """The seconds of each variant: a block of each width stands for all, the variants take turns, medians count."""
+    total = {variant: [0.0] * len(BATCHES) for variant in variants}
+    for block, features, count in _samples(model):
+        copies = {variant: _converted(block, variant) for variant in variants}
+        for place, rows in enumerate(BATCHES):
+            inputs = {variant: features[:rows].to(variant.dtype) for variant in variants}
+            for variant, seconds in _in_turns(copies, inputs, clock).items():
+                total[variant][place] += count * seconds
+    return total
+
+
+@torch.inference_mode()
+def _in_turns(
+    blocks: Mapping[Variant, nn.Module], inputs: Mapping[Variant, Tensor], clock: Callable[[], float]
+) -> dict[Variant, float]:
+    took: dict[Variant, list[float]] = {variant: [] for variant in blocks}
+    for turn in range(ROUNDS + 1):
+        for variant, block in blocks.items():
+            start = clock()
+            block(inputs[variant])
+            if turn:  # the first one warms up
+                took[variant].append(clock() - start)
+    return {variant: median(seconds) for variant, seconds in took.items()}
+
+
+@torch.inference_mode()
+def _samples(model: SNNet) -> list[tuple[nn.Module, Tensor, int]]:
+    """A block of each width of each anchor, the features before it, and how many blocks have that width."""
+    size = model.family.preprocessing.size
+    samples: list[tuple[nn.Module, Tensor, int]] = []
+    for seam in model.seams:
+        widths = seam.widths[: seam.depth]
+        firsts = {width: widths.index(width) for width in widths}
+        x = seam.stem(torch.zeros(max(BATCHES), 3, size, size))
+        for number, step in enumerate(seam.blocks[: max(firsts.values()) + 1]):
+            if firsts[widths[number]] == number:
+                samples.append((nn.Sequential(*step.entry, *step.owns), x, widths.count(widths[number])))
+            x = step(x)
+    return samples
+
+
+def _converted(block: nn.Module, variant: Variant) -> nn.Module:
+    mine = copy.deepcopy(block)
+    _convert(mine, variant)
+    return mine
+
+
+def _convert(module: nn.Module, variant: Variant) -> None:
+    # LeViT keeps its attention biases of eval mode, in the format they had; training mode drops them.
+    module.train().to(variant.dtype).eval()
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.float()
+        if variant.plain_attention and hasattr(part, "fused_attn"):
+            part.fused_attn = False  # type: ignore[assignment]
+
+
+def _classifiers(net: Any) -> Iterable[nn.Module]:
+    found = net.get_classifier()
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _widen(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.float() for x in inputs)

@@ -1,0 +1,120 @@
+"""Batch sizes that are padded to, and the recordings made for them: which to keep, which to make. No torch."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
+
+Graph = TypeVar("Graph")
+
+RECORD_AT = 2  # the use at which a graph is recorded: what comes once is not worth it; twice as late when it had to go
+MOST_GRAPHS = 512
+
+
+class Buckets:
+    """The batch sizes that rows are padded to: 1, 2, 4, 8, then two steps for each doubling, and the largest."""
+
+    def __init__(self, largest: int) -> None:
+        self.sizes = _sizes(largest)
+
+    @property
+    def largest(self) -> int:
+        """The most rows of one piece."""
+        return self.sizes[-1]
+
+    def fit(self, rows: int) -> int:
+        """The least size with room for `rows`; `rows` itself where no size has."""
+        return next((size for size in self.sizes if size >= rows), rows)
+
+    def pieces(self, rows: int) -> Sequence[slice]:
+        """The rows of a batch cut into pieces of at most the largest size."""
+        return [slice(start, min(start + self.largest, rows)) for start in range(0, rows, self.largest)]
+
+    def halve(self) -> bool:
+        """Halve the largest size; False where it is one row already."""
+        if self.largest == 1:
+            return False
+        self.sizes = _sizes(self.largest // 2)
+        return True
+
+
+class Graphs(Generic[Graph]):
+    """The recorded graphs by key, and how often what happened to them.
+
+    At most `most` graphs and `limit` bytes, in all; beyond it the least recently used ones go. `eager` counts pieces
+    that ran without a graph, by reason: "mixed" stitches, "new" keys, "refused" ones that found no room.
+    """
+
+    def __init__(self, limit: int, most: int = MOST_GRAPHS) -> None:
+        self.limit, self.most = limit, most
+        self.captured = self.replayed = self.evicted = 0
+        self.eager: Counter[str] = Counter()
+        self.off: str | None = None
+        self._shared = 0  # bytes of the pool that all graphs work in, which grows and is given back with the last one
+        self._kept: OrderedDict[Hashable, tuple[Graph, int]] = OrderedDict()
+        self._uses: Counter[Hashable] = Counter()
+        self._record_at: dict[Hashable, int] = {}
+        self._refused: set[Hashable] = set()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def bytes(self) -> int:
+        """The device memory that graphs take."""
+        return self._shared + sum(size for _, size in self._kept.values())
+
+    def find(self, key: Hashable) -> Graph | None:
+        """The graph of a key, now the most recently used; None when it has none."""
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        self.replayed += 1
+        return self._kept[key][0]
+
+    def wanted(self, key: Hashable) -> bool:
+        """Count a use of a key without a graph; True when it is time to record one."""
+        if self.off or key in self._refused:
+            self.eager["refused"] += 1
+            return False
+        self.eager["new"] += 1
+        self._uses[key] += 1
+        return self._uses[key] >= self._record_at.get(key, RECORD_AT)
+
+    def add(self, key: Hashable, graph: Graph, own: int, shared: int) -> None:
+        """Keep a new graph that took `own` bytes, and `shared` more in the common pool; others may have to go."""
+        self.captured += 1
+        self._shared += shared
+        self._kept[key] = graph, own
+        while len(self._kept) > 1 and (len(self._kept) > self.most or self.bytes > self.limit):
+            self._evict(next(iter(self._kept)))
+        if self.bytes > self.limit:
+            self.refuse(key)
+
+    def refuse(self, key: Hashable) -> None:
+        """Never record this key again: there is no room for it."""
+        self._refused.add(key)
+        if key in self._kept:
+            self._evict(key)
+
+    def stop(self, reason: str) -> None:
+        """Record no more."""
+        self.off = reason
+
+    def clear(self) -> None:
+        """Let every graph go, and its memory; keys that are used again are recorded again."""
+        for key in list(self._kept):
+            self._evict(key)
+
+    def _evict(self, key: Hashable) -> None:
+        del self._kept[key]
+        self.evicted += 1
+        self._uses[key] = 0
+        self._record_at[key] = 2 * self._record_at.get(key, RECORD_AT)
+        if not self._kept:
+            self._shared = 0
+
+
+def _sizes(largest: int) -> tuple[int, ...]:
+    powers = [1 << power for power in range(largest.bit_length())]
+    between = [3 * power // 2 for power in powers if power >= 8]
+    return tuple(sorted({size for size in (*powers, *between) if size < largest} | {largest}))

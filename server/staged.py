@@ -1,0 +1,228 @@
+"""Runs batches on a device that is fed by copies: pieces are staged while the ones before them compute."""
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from server.graphs import Buckets, Graphs
+
+log = logging.getLogger(__name__)
+
+SLOTS = 2  # one is copied in while the other computes
+
+
+class Pass(NamedTuple):
+    """Rows that run together: images, uint8 (3, size, size) each, and a stitch for each."""
+
+    images: Sequence[Tensor]
+    stitches: Sequence[int]
+
+
+Forward = Callable[[Tensor, Sequence[int]], Tensor]
+"""Pixels, uint8 (N, 3, size, size), on the device and a stitch for each -> answers (N, 2, classes kept), there."""
+
+
+class Recorded(NamedTuple):
+    """A graph and the bytes it took: its own, and more of the pool that all graphs work in."""
+
+    graph: Any
+    own: int
+    shared: int
+
+
+class Driver(Protocol):
+    """What is asked of the device. Its two contexts are queues of work: nothing asked inside is waited for."""
+
+    @property
+    def graph_limit(self) -> int:
+        """Bytes that all graphs may take."""
+
+    def pinned(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the host that is copied from and to without waiting."""
+
+    def memory(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the device, zeros in it."""
+
+    def copying(self) -> AbstractContextManager[object]:
+        """The queue of copies to the device."""
+
+    def computing(self) -> AbstractContextManager[object]:
+        """The queue of computing, and of copies to the host."""
+
+    def mark(self) -> Any:
+        """An event that comes when all that was asked before it in the same queue is done; `synchronize` waits."""
+
+    def compute_after(self, event: Any) -> None:
+        """Have the computing that is asked from now on wait for an event."""
+
+    def record(self, work: Callable[[], None], *, fresh_pool: bool) -> Recorded:
+        """A graph of what `work` asks the device for; its `replay` asks for all of it again. Nothing runs now.
+
+        `work` has been done before on this thread, and leaves nothing allocated: all graphs share one pool of memory,
+        which `fresh_pool` starts anew because no graph is left in the old one. Raises OutOfMemoryError, or RuntimeError
+        for work that cannot be recorded.
+        """
+
+    def settle(self) -> None:
+        """Wait until all computing is done."""
+
+    def release(self) -> None:
+        """Give unused memory back to the device."""
+
+    def fault(self) -> str | None:
+        """Why the device is of no use any more; None when it still computes."""
+
+
+class _Slot:
+    """Memory for one piece on its way: pixels on the host and on the device, answers on the host."""
+
+    def __init__(self, driver: Driver, pixels: tuple[int, ...], answers: tuple[int, ...]) -> None:
+        self.host = driver.pinned(*pixels, dtype=torch.uint8)
+        self.device = driver.memory(*pixels, dtype=torch.uint8)
+        self.answers = driver.pinned(*answers, dtype=torch.float32)
+
+
+class _Flight(NamedTuple):
+    """A piece that was launched: its slot, its rows, and the event that comes when its answers are there."""
+
+    slot: _Slot
+    rows: int
+    done: Any
+
+
+class Staged:
+    """Passes in, answers out, through slots of pinned memory, buckets of rows and recorded graphs.
+
+    Two threads may call `run` at once: then the second one's images are copied in while the first one's compute.
+    Out of memory, the largest bucket is halved and the passes run again in smaller pieces; with a bucket of one row
+    that error goes to the caller, as all others do.
+    """
+
+    def __init__(self, driver: Driver, forward: Forward, largest: int, size: int, kept: int) -> None:
+        """`largest`: most rows at once; `size` of an image in pixels; `kept`: how many classes an answer has."""
+        self.buckets = Buckets(largest)
+        self.graphs: Graphs[Any] = Graphs(driver.graph_limit)
+        self._driver, self._forward = driver, forward
+        pixels, answers = (largest, 3, size, size), (largest, 2, kept)
+        # Graphs read and write here, whatever the slot. Rows beyond a piece's keep older pixels, which harm nobody.
+        self._pixels = driver.memory(*pixels, dtype=torch.uint8)
+        self._answers = driver.memory(*answers, dtype=torch.float32)
+        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        for _ in range(SLOTS):
+            self._free.put(_Slot(driver, pixels, answers))
+        self._launching = threading.Lock()
+
+    def run(self, passes: Sequence[Pass]) -> Tensor:
+        """The answers of all passes' rows, (rows, 2, classes kept), on the host, in their order."""
+        while True:
+            largest = self.buckets.largest
+            try:
+                return self._run(passes)
+            except torch.OutOfMemoryError:
+                if largest == 1:
+                    raise
+            # Behind the except clause, whose error keeps the failed pass's tensors alive.
+            self._shrink(largest)
+
+    def fault(self) -> str | None:
+        """Why the device is of no use any more, if it is."""
+        return self._driver.fault()
+
+    def _run(self, passes: Sequence[Pass]) -> Tensor:
+        flights: deque[_Flight] = deque()
+        answers: list[Tensor] = []
+        try:
+            for images, stitches in passes:
+                for rows in self.buckets.pieces(len(images)):
+                    slot = self._slot(flights, answers)
+                    flights.append(self._launch(slot, Pass(images[rows], stitches[rows])))
+            while flights:
+                answers.append(self._land(flights.popleft()))
+        finally:
+            for flight in flights:
+                self._free.put(flight.slot)  # copies of an earlier flight are done before those of a later one
+        return torch.cat(answers)
+
+    def _slot(self, flights: deque[_Flight], answers: list[Tensor]) -> _Slot:
+        """A free slot. Whoever holds one lands it first rather than wait for another thread's."""
+        while flights:
+            try:
+                return self._free.get_nowait()
+            except queue.Empty:
+                answers.append(self._land(flights.popleft()))
+        return self._free.get()
+
+    def _launch(self, slot: _Slot, piece: Pass) -> _Flight:
+        rows = len(piece.images)
+        try:
+            for row, image in zip(slot.host, piece.images, strict=False):
+                row.copy_(image)
+            with self._driver.copying():
+                slot.device[:rows].copy_(slot.host[:rows], non_blocking=True)
+                arrived = self._driver.mark()
+            with self._launching, self._driver.computing():
+                self._driver.compute_after(arrived)
+                self._pixels[:rows].copy_(slot.device[:rows])
+                slot.answers[:rows].copy_(self._compute(piece.stitches), non_blocking=True)
+                return _Flight(slot, rows, self._driver.mark())
+        except BaseException:
+            self._free.put(slot)
+            raise
+
+    def _land(self, flight: _Flight) -> Tensor:
+        try:
+            flight.done.synchronize()
+            return flight.slot.answers[: flight.rows].clone()
+        finally:
+            self._free.put(flight.slot)
+
+    def _compute(self, stitches: Sequence[int]) -> Tensor:
+        """Answers on the device for the rows in `_pixels`: by a graph, or eagerly, and then perhaps record one."""
+        rows = len(stitches)
+        if len(set(stitches)) > 1:
+            self.graphs.eager["mixed"] += 1
+            return self._forward(self._pixels[:rows], stitches)
+        key = stitches[0], self.buckets.fit(rows)
+        graph = self.graphs.find(key)
+        if graph is not None:
+            graph.replay()
+            return self._answers[:rows]
+        answers = self._forward(self._pixels[:rows], stitches)
+        if self.graphs.wanted(key):
+            self._record(*key)
+        return answers
+
+    def _record(self, stitch: int, bucket: int) -> None:
+        pixels, stitches = self._pixels[:bucket], [stitch] * bucket
+
+        def work() -> None:
+            self._answers[:bucket].copy_(self._forward(pixels, stitches))
+
+        try:
+            work()  # at these rows: whatever is loaded or set up at first must not be while recording
+            recorded = self._driver.record(work, fresh_pool=not len(self.graphs))
+        except torch.OutOfMemoryError:
+            log.warning("no memory to record stitch %d at %d rows: it runs without a graph", stitch, bucket)
+            self.graphs.refuse((stitch, bucket))
+        except RuntimeError as error:
+            self.graphs.stop(str(error).splitlines()[0])
+            log.warning("no graphs, all runs without them: %s", self.graphs.off)
+        else:
+            self.graphs.add((stitch, bucket), *recorded)
+
+    def _shrink(self, largest: int) -> None:
+        """After a piece of up to `largest` rows had no room: smaller pieces, unless another thread saw to it."""
+        with self._launching:
+            if self.buckets.largest == largest:
+                self.buckets.halve()
+                log.warning("out of memory: at most %d rows at once from now on", self.buckets.largest)
+            self._driver.settle()
+            self.graphs.clear()
+            self._driver.release()
