@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from server import budget as budgets
-from server.answering import answer_image, asked, time_limit
+from server.answering import answer_image, asked, decode_turns, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
 from server.controller import Waiting
@@ -95,13 +95,15 @@ async def classify_batch(
     if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
         raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
 
+    turns = decode_turns(serving)
+
     async def one(index: int) -> Classification | Problem:
         try:
             mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
             request_id = f"{request.state.request_id}-{index}"
             ask = asked(serving, mine, top_k, arrived, request_id, nearest=on_infeasible == "nearest")
             with serving.limiter.admit():
-                return await answer_image(serving, form.images[index], ask)
+                return await answer_image(serving, form.images[index], ask, turns)
         except ServeError as error:
             return Problem.model_validate(error.problem())
 
