@@ -13,8 +13,7 @@ WebP  chunks up to the EXIF block, which comes after all frames: 10,000 frames a
 """
 
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from server.errors import TooLarge
@@ -46,10 +45,10 @@ def jpeg(body: bytes) -> Trimmed:
     """
     if body.count(b"\xff\xda\x00") > MOST_SCANS:
         raise TooLarge(f"the JPEG image has more than {MOST_SCANS} scans")
-    jfif, adobe, exif, tables, scans = b"", b"", b"", [], b""
+    jfif, adobe, exif, tables, scans = b"", b"", b"", [], len(body)
     for marker, start, stop in _jpeg_segments(body):
         if marker == _JPEG_SCAN:
-            scans = body[start:]
+            scans = start
         elif marker in _JPEG_TABLES:
             tables.append(body[start:stop])
         elif marker == _JPEG_JFIF and body.startswith(b"JFIF\x00", start + 4):
@@ -60,7 +59,7 @@ def jpeg(body: bytes) -> Trimmed:
             exif = body[start + 4 : stop]
     if sum(map(len, tables)) > MOST_TABLES:
         raise TooLarge(f"the JPEG image has more than {MOST_TABLES} bytes of tables before its first scan")
-    return Trimmed(b"".join((body[:2], jfif, adobe, *tables, scans)), exif)
+    return Trimmed(b"".join((body[:2], jfif, adobe, *tables, memoryview(body)[scans:])), exif)
 
 
 def _jpeg_segments(body: bytes) -> Iterator[tuple[int, int, int]]:
@@ -82,22 +81,19 @@ def _jpeg_segments(body: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def png(body: bytes) -> Trimmed:
-    """Keeps the header, the palette and the pixels, these as one chunk; of an animation what still readers show.
+    """Keeps the header, the palette and the first row of pixel chunks: of an animation what still readers show.
 
     Raises TooLarge past MOST_PARTS.
     """
     first: dict[bytes, bytes] = {}
-    pixels, ended = bytearray(), False
+    pixels = ended = 0
     for kind, start, stop in _png_chunks(body):
-        if kind != b"IDAT":
-            ended = bool(pixels)
-        elif not ended:
-            pixels += body[start + 8 : stop]
-        if kind == b"eXIf" or (kind in {b"IHDR", b"PLTE"} and not pixels):
+        if kind == b"IDAT" and ended in {0, start}:
+            pixels, ended = pixels or start, stop + 4
+        elif kind == b"eXIf" or (kind in {b"IHDR", b"PLTE"} and not ended):
             first.setdefault(kind, body[start : stop + 4])
     header, palette, exif = (first.get(kind, b"") for kind in (b"IHDR", b"PLTE", b"eXIf"))
-    whole = (body[:8], header, palette, _png_chunk(b"IDAT", pixels), _png_chunk(b"IEND", b""))
-    return Trimmed(b"".join(whole), exif[8:-4])
+    return Trimmed(b"".join((body[:8], header, palette, memoryview(body)[pixels:ended])), exif[8:-4])
 
 
 def _png_chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -113,10 +109,6 @@ def _png_chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
     raise _too_many("PNG", "chunks")
 
 
-def _png_chunk(kind: bytes, content: bytes | bytearray) -> bytes:
-    return b"".join((len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)))
-
-
 _GIF_BLOCK = re.compile(rb"[!,;]")
 _GIF_IMAGE, _GIF_END = b",", b";"
 _GIF_CONTROL = re.compile(rb"!\xf9[\x04-\xff]...(.)", re.DOTALL)
@@ -128,13 +120,13 @@ def gif(body: bytes) -> Trimmed:
     Raises TooLarge past MOST_PARTS.
     """
     palette = 3 << (body[10] & 7) + 1 if body[10] & 0x80 else 0
-    control, frames = b"", b""
+    control, frames = b"", len(body)
     for block, start in _gif_blocks(body, 13 + palette):
         if block == _GIF_IMAGE:
-            frames = body[start:]
+            frames = start
         elif (found := _GIF_CONTROL.match(body, start)) and body[start + 3] & 1:
             control = b"!\xf9\x04\x01\x00\x00" + found[1] + b"\x00"
-    return Trimmed(body[: 13 + palette] + control + frames, b"")
+    return Trimmed(b"".join((body[: 13 + palette], control, memoryview(body)[frames:])), b"")
 
 
 def _gif_blocks(body: bytes, at: int) -> Iterator[tuple[bytes, int]]:
@@ -166,30 +158,32 @@ def webp(body: bytes) -> Trimmed:
 
     Raises TooLarge past MOST_PARTS.
     """
-    chunks = _webp_chunks(body, 12, len(body))
-    flags = int.from_bytes(body[20:21]) if body[12:16] == b"VP8X" else 0
-    kept = [_webp_chunk(b"VP8X", bytes([flags & _WEBP_SHOWN]) + body[21:30])] if body[12:16] == b"VP8X" else []
+    chunks, extended = _webp_chunks(body, 12, len(body)), body[12:16] == b"VP8X"
+    flags = int.from_bytes(body[20:21]) if extended else 0
+    kept: list[bytes | memoryview] = [b"VP8X\x0a\x00\x00\x00", bytes([flags & _WEBP_SHOWN]), body[21:30]]
+    kept = kept if extended else []
     for kind, start, stop in chunks:
         if kind in _WEBP_PICTURE or kind in {b"ANIM", b"ALPH"}:
-            kept.append(body[start:stop])
+            kept.append(memoryview(body)[start:stop])
         elif kind == _WEBP_FRAME:
-            kept.append(_webp_frame(body, start, stop))
+            kept += _webp_frame(body, start, stop)
         if kind in _WEBP_PICTURE or kind == _WEBP_FRAME:
             break
     exifs = (body[start + 8 : stop] for kind, start, stop in chunks if kind == b"EXIF")
     exif = next(exifs, b"") if flags & _WEBP_HAS_EXIF else b""
-    return Trimmed(_webp_chunk(b"RIFF", b"WEBP" + b"".join(kept)), exif)
+    return Trimmed(b"".join((b"RIFF", _size(kept, 4), b"WEBP", *kept)), exif)
 
 
-def _webp_frame(body: bytes, start: int, stop: int) -> bytes:
-    """A frame with nothing but its picture in it."""
+def _webp_frame(body: bytes, start: int, stop: int) -> list[bytes | memoryview]:
+    """The pieces of a frame's chunk with nothing but its picture in it."""
     inside = start + _WEBP_FRAME_HEADER
-    picture = [
-        body[start:stop]
-        for kind, start, stop in _webp_chunks(body, inside, stop)
-        if kind in _WEBP_PICTURE or kind == b"ALPH"
-    ]
-    return _webp_chunk(_WEBP_FRAME, b"".join((body[start + 8 : inside], *picture)))
+    kinds = _WEBP_PICTURE | {b"ALPH"}
+    picture = [memoryview(body)[at:end] for kind, at, end in _webp_chunks(body, inside, stop) if kind in kinds]
+    return [_WEBP_FRAME, _size(picture, 16), body[start + 8 : inside], *picture]
+
+
+def _size(pieces: Sequence[bytes | memoryview], more: int) -> bytes:
+    return (sum(map(len, pieces)) + more).to_bytes(4, "little")
 
 
 def _webp_chunks(body: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -201,10 +195,6 @@ def _webp_chunks(body: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, i
         at += 8 + size + (size & 1)
         yield body[start : start + 4], start, min(at, end)
     raise _too_many("WebP", "chunks")
-
-
-def _webp_chunk(kind: bytes, content: bytes) -> bytes:
-    return kind + len(content).to_bytes(4, "little") + content
 
 
 def _too_many(kind: str, parts: str) -> TooLarge:

@@ -133,7 +133,6 @@ def test_a_pngs_pixels_may_come_in_any_chunks_in_a_row() -> None:
     compressed = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in np.asarray(NOISE)), 0)
     pieces = [chunk(b"IDAT", compressed[at : at + 1]) for at in range(len(compressed))]
     whole = PNG[:33] + b"".join(pieces) + PNG[-12:]
-    assert trimming.png(whole).body.count(b"IDAT") == 1
     assert torch.equal(pixels(whole), pixels(PNG))
     with pytest.raises(BadImage):
         pixels(PNG[:33] + b"".join(pieces[:900]) + chunk(b"tEXt") + b"".join(pieces[900:]) + PNG[-12:])
