@@ -35,6 +35,7 @@ ACCEPTED = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 _ALIASES = ("image/jpg", "image/x-ms-bmp", "application/octet-stream", "application/x-www-form-urlencoded")
 _SHORTEST_FILE = 12  # bytes, enough to tell the format
 _ORIENTATION_TAG = 0x0112
+_MOST_TAGS = 1000  # there are a few hundred, and they are sorted
 _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -184,7 +185,7 @@ def _orientation(exif: bytes) -> int:
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for offset in range(start + 2, start + 2 + 12 * count, 12):
+        for offset in range(start + 2, start + 2 + 12 * min(count, _MOST_TAGS), 12):
             tag, value = struct.unpack_from(f"{order}H6xH", tiff, offset)
             if tag == _ORIENTATION_TAG:
                 return int(value)

@@ -33,7 +33,9 @@ class Settings(BaseSettings):
     slo_ms: float = Field(50.0, gt=0, le=3_600_000, description="the deadline of a request that brings none")
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
     max_queue: int = Field(256, ge=1, le=1_000_000, description="most requests inside the server at once")
-    decode_threads: int = Field(2, ge=1, le=256, description="threads that decode images")
+    decode_threads: int = Field(
+        2, ge=1, le=256, description="threads that decode images; the largest takes 16 bytes per pixel in each"
+    )
     max_bytes: int = Field(10_000_000, ge=1, description="largest body, in bytes")
     max_form_bytes: int = Field(100_000_000, ge=1, description="largest form of several images, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels")
