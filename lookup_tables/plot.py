@@ -1,4 +1,4 @@
-"""Draws a lookup table: every stitch by cost and top-1, the frontier joined. The only file that imports matplotlib."""
+"""Draws a lookup table: every stitch by cost and top-1, the frontier joined."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -21,14 +21,20 @@ def plot(table: LookupTable, out: Path, cost: Cost = "flops", rows: int = 1) -> 
     `cost` is the horizontal axis: FLOPs of one image, or median latency of a batch of `rows` images.
     TableError if no top-1 is known, or for latency without a profile.
     """
-    if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"cannot draw {out.name}: the file's name must end in {' or '.join(SUFFIXES)}")
+    form = picture_format(out)
     known = [entry for entry in table.entries if entry.top1 is not None]
     if not known:
         raise TableError(f"{table.family.name} has no top-1 to draw; measure it with `stitchserve evaluate`")
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     _draw(figure.add_subplot(), table, known, cost, rows)
-    figure.savefig(out, format=out.suffix.lower().removeprefix("."))
+    figure.savefig(out, format=form)
+
+
+def picture_format(out: Path) -> str:
+    """`png` or `svg`, by the suffix of `out`; ValueError for another one."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"cannot draw {out.name}: the file's name must end in {' or '.join(SUFFIXES)}")
+    return out.suffix.lower().removeprefix(".")
 
 
 def _draw(axes: Axes, table: LookupTable, known: Sequence[Entry], cost: Cost, rows: int) -> None:

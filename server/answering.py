@@ -5,9 +5,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from lookup_tables.table import LookupTable
+from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
-from server.controller import Allowed
 from server.engine import Image, Ranking
 from server.errors import DeadlinePassed
 from server.images import decode
@@ -64,13 +64,13 @@ async def answer_image(
     _count(serving, answer, seconds, in_time=total <= limit)
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
-        stitch=StitchUsed.of(answer.choice.entry),
-        reason=answer.choice.reason,
+        stitch=StitchUsed.of(answer.entry),
+        reason=answer.reason,
         budget=BudgetUsed(
             max_flops=ask.budget.max_flops,
             deadline_ms=limit * 1e3,
             min_top1=percent(ask.budget.min_top1),
-            met=total <= limit and ask.budget.met_by(answer.choice.entry.flops, answer.choice.entry.top1),
+            met=total <= limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
         ),
         timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
         model=serving.table.family.name,
@@ -99,7 +99,7 @@ def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Predi
 
 
 def _count(serving: Service, answer: Answer[Ranking], seconds: dict[str, float], *, in_time: bool) -> None:
-    metrics, entry = serving.metrics, answer.choice.entry
+    metrics, entry = serving.metrics, answer.entry
     metrics.flops.observe(entry.flops)
     if entry.top1 is not None:
         metrics.top1.observe(entry.top1)

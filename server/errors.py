@@ -3,6 +3,7 @@
 ServeError
 ├── BadRequest         400  the request itself cannot be read, such as a broken multipart body
 ├── BadImage           400  not an image, truncated or corrupt
+├── Unauthorized       401  an API key that is nobody's
 ├── SlowBody           408  the body did not arrive in time
 ├── TooLarge           413  too many bytes, pixels or decoding steps
 ├── UnsupportedType    415  not an accepted image format
@@ -53,6 +54,14 @@ class BadImage(ServeError):
     status = 400
     title = "Bad image"
     type = "/problems/bad-image"
+
+
+class Unauthorized(ServeError):
+    """An API key that is nobody's."""
+
+    status = 401
+    title = "Unauthorized"
+    type = "/problems/unauthorized"
 
 
 class SlowBody(ServeError):

@@ -99,7 +99,8 @@ class Status(BaseModel):
     policy: str
     ready: bool
     queued: int
-    inside: int = Field(description="requests admitted and not yet answered")
+    arriving: int = Field(description="requests whose body is on its way in")
+    inside: int = Field(description="images admitted and not yet answered")
     level: StitchUsed = Field(description="the dearest stitch that the last batch could afford")
     drift: float = Field(description="observed over profiled latency")
     headroom: float = Field(description="share of the processors that others leave to this server")
