@@ -1,16 +1,19 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from lookup_tables.table import LookupTable
 from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
-from server.engine import Ranking
+from server.engine import Image, Ranking
+from server.errors import DeadlinePassed
 from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, StitchUsed, Timing, percent
 from server.service import Service
+from server.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,28 @@ def time_limit(serving: Service, budget: Budget) -> float:
     return serving.settings.slo if budget.deadline is None else budget.deadline
 
 
-async def answer_image(serving: Service, body: bytes, ask: Asked) -> Classification:
-    """The answer to one image. Raises whatever decoding or the queue refuses with."""
+def decode_turns(serving: Service) -> asyncio.Semaphore:
+    """For the images of one form: they hold half of the threads that decode at most, the others are for others."""
+    return asyncio.Semaphore(max(1, serving.settings.decode_threads // 2))
+
+
+async def answer_image(
+    serving: Service, body: bytes, ask: Asked, turns: asyncio.Semaphore | None = None
+) -> Classification:
+    """The answer to one image; with `turns` it waits for one and decodes in it.
+
+    Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
+    cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
+    """
     limit = time_limit(serving, ask.budget)
-    started = serving.clock()
-    image = await asyncio.get_running_loop().run_in_executor(
-        serving.decode_pool, decode, body, serving.table.family.preprocessing, serving.limits
-    )
-    decoded = serving.clock()
-    answer = await serving.batcher.submit(image, ask.allowed, ask.arrived + limit)
+    stages = Stages(serving.clock, ask.arrived, limit)
+    stages.end("receive")
+    async with turns or nullcontext():
+        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, serving, body, stages)
+    answer = await _run(serving, image, ask, stages)
     total = serving.clock() - ask.arrived
-    seconds = {"decode": decoded - started, "queue": answer.queue, "compute": answer.compute, "total": total}
+    queue = stages.seconds["decode_wait"] + answer.queue
+    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
     _count(serving, answer, seconds, in_time=total <= limit)
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
@@ -62,6 +76,21 @@ async def answer_image(serving: Service, body: bytes, ask: Asked) -> Classificat
         model=serving.table.family.name,
         request_id=ask.request_id,
     )
+
+
+def _decode(serving: Service, body: bytes, stages: Stages) -> Image:
+    stages.end("decode_wait")
+    image = decode(body, serving.table.family.preprocessing, serving.limits)
+    stages.end("decode")
+    return image
+
+
+async def _run(serving: Service, image: Image, ask: Asked, stages: Stages) -> Answer[Ranking]:
+    try:
+        return await serving.batcher.submit(image, ask.allowed, stages.deadline)
+    except DeadlinePassed:
+        stages.end("queue")  # raises one that knows of the other stages too
+        raise
 
 
 def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Prediction]:

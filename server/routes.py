@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from server import budget as budgets
-from server.answering import answer_image, asked, time_limit
+from server.answering import answer_image, asked, decode_turns, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
 from server.engine import MOST_CLASSES
@@ -108,6 +108,7 @@ async def classify_batch(
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
         turns = asyncio.Semaphore(max(1, min(len(form.images), serving.limiter.room)))
+        decoding = decode_turns(serving)
 
         async def one(index: int) -> Classification | Problem:
             try:
@@ -118,7 +119,7 @@ async def classify_batch(
                 async with turns:
                     serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
                     with serving.limiter.admit(ask.allowed):
-                        return await answer_image(serving, image, ask)
+                        return await answer_image(serving, image, ask, decoding)
             except ServeError as error:
                 return Problem.model_validate(error.problem())
 
