@@ -178,6 +178,7 @@ def test_a_body_of_tiny_chunks_is_refused(serve: Serve) -> None:
         (b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n", 501),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET /livez\r\n\r\n", 400),
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"POST /classify HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
