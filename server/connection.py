@@ -197,13 +197,10 @@ class Connection(HttpToolsProtocol):
         raise ValueError(refusal[1])
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer in the app's place, which is told that the client has gone, and end the connection."""
-        if self._answering():
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            if self.cycle.response_started:
-                self.transport.abort()
-                return
+        """Answer in the app's place, to which the client will be gone, and end the connection."""
+        if self._answering() and self.cycle.response_started:
+            self.transport.abort()
+            return
         self.logger.info("Request refused: %s", detail)
         self._write(self._response(status, detail))
         self._linger()

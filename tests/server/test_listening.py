@@ -13,6 +13,7 @@ def test_a_free_port_is_found_and_told() -> None:
         host, port = sockets[0].getsockname()
         assert where == f"http://{host}:{port}"
         assert port > 0
+        assert sockets[0].proto == socket.IPPROTO_TCP, "asyncio gives TCP_NODELAY to these alone"
         with socket.socket() as early:
             assert early.connect_ex((host, port)), "nobody waits in a queue for a model that is still loading"
         listen(sockets)

@@ -181,15 +181,19 @@ def test_when_all_permits_are_taken_a_body_is_refused_unread(stage: Stage, sampl
 def test_a_form_of_more_images_than_the_queue_is_answered_in_turns(stage: Stage, sample: bytes) -> None:
     files = [("image", ("a.jpg", sample, "image/jpeg"))] * 7
     with stage.running.client() as client:
-        results = client.post("/classify/batch", files=files).json()["results"]
-        assert [len(result["predictions"]) for result in results] == [5] * 7
+        stage.engine.gate.clear()
+        form = stage.pool.submit(client.post, "/classify/batch", files=files)
+        stage.until(lambda: stage.running.service.limiter.inside == 2)
+        assert stage.post(sample)()[0] == 503, "the form holds all permits"
+        stage.engine.gate.set()
+        assert [len(result["predictions"]) for result in form.result().json()["results"]] == [5] * 7
         assert max(stage.engine.batches) <= 2
+        assert stage.running.service.limiter.inside == 0
         first, second = stage.occupy(sample), stage.post(sample)
         stage.until(lambda: stage.running.service.limiter.inside == 2)
         assert client.post("/classify/batch", files=files).status_code == 503, "a form, too, needs one permit"
         stage.engine.gate.set()
         assert (first()[0], second()[0]) == (200, 200)
-    assert stage.running.service.limiter.inside == 0
 
 
 def test_a_batch_that_hangs_is_told_to_whoever_restarts(stage: Stage, sample: bytes) -> None:
