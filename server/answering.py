@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lookup_tables.table import LookupTable
 from server.allowance import Allowed
@@ -14,6 +14,7 @@ from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, StitchUsed, Timing, percent
 from server.service import Service
 from server.stages import Stages
+from server.tenants import ANYONE, Tenant
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,37 @@ class Asked:
 
     budget: Budget
     allowed: Allowed
+    tenant: Tenant
     top_k: int
     arrived: float
     request_id: str
 
 
 def asked(
-    serving: Service, budget: Budget, top_k: int, arrived: float, request_id: str, *, nearest: bool = False
+    serving: Service,
+    budget: Budget,
+    top_k: int,
+    arrived: float,
+    request_id: str,
+    *,
+    tenant: Tenant = ANYONE,
+    nearest: bool = False,
 ) -> Asked:
     """What is asked for; raises Infeasible or UnknownStitch for a budget that cannot be met, unless `nearest`."""
-    return Asked(budget, serving.controller.allow(budget, nearest=nearest), top_k, arrived, request_id)
+    allowed = serving.controller.allow(floored(budget, tenant), nearest=nearest)
+    return Asked(budget, allowed, tenant, top_k, arrived, request_id)
+
+
+def floored(budget: Budget, tenant: Tenant) -> Budget:
+    """The budget with the tenant's least top-1, where that is more than its own."""
+    if tenant.min_top1 is None or budget.stitch is not None or (budget.min_top1 or 0.0) >= tenant.min_top1:
+        return budget
+    return replace(budget, min_top1=tenant.min_top1)
 
 
 def time_limit(serving: Service, budget: Budget) -> float:
     """Seconds from arrival to answer: the budget's deadline, else the server's SLO."""
-    return serving.settings.slo if budget.deadline is None else budget.deadline
+    return serving.controller.slo if budget.deadline is None else budget.deadline
 
 
 def decode_turns(serving: Service) -> asyncio.Semaphore:
@@ -87,7 +104,7 @@ def _decode(serving: Service, body: bytes, stages: Stages) -> Image:
 
 async def _run(serving: Service, image: Image, ask: Asked, stages: Stages) -> Answer[Ranking]:
     try:
-        return await serving.batcher.submit(image, ask.allowed, stages.deadline)
+        return await serving.batcher.submit(image, ask.allowed, stages.deadline, ask.tenant)
     except DeadlinePassed:
         stages.end("queue")  # raises one that knows of the other stages too
         raise

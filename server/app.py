@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server import control, routes
 from server.connection import UNREAD
 from server.errors import InternalError, ServeError
 from server.metrics import Metrics
-from server.routes import router
 from server.service import Service, build
 from server.settings import Settings
 
@@ -48,7 +48,8 @@ def application(service: Service) -> FastAPI:
         lifespan=life,
     )
     app.state.service = service
-    app.include_router(router)
+    app.include_router(routes.router)
+    app.include_router(control.router)
     app.add_middleware(Accounting, metrics=service.metrics)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from server import budget as budgets
-from server.answering import answer_image, asked, decode_turns, time_limit
+from server.answering import answer_image, asked, decode_turns, floored, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
 from server.engine import MOST_CLASSES
@@ -26,6 +26,7 @@ from server.schemas import (
     listed,
 )
 from server.service import Service
+from server.tenants import Tenant, key_in
 
 Result = TypeVar("Result")
 
@@ -55,7 +56,13 @@ async def asked_budget(  # noqa: PLR0917 - FastAPI passes them by name
     return budgets.parse(budget or (), max_flops=max_flops, deadline_ms=deadline_ms, min_top1=min_top1, stitch=stitch)
 
 
+async def tenant_of(request: Request) -> Tenant:
+    """Whose request it is, by its API key."""
+    return request.app.state.service.tenants.of(key_in(request.headers))  # type: ignore[no-any-return]
+
+
 Serving = Annotated[Service, Depends(service)]
+Whose = Annotated[Tenant, Depends(tenant_of)]
 Asked = Annotated[Budget, Depends(asked_budget)]
 TopK = Annotated[int, Query(ge=1, le=MOST_CLASSES, description="how many classes")]
 OnInfeasible = Annotated[
@@ -69,6 +76,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     response: Response,
     serving: Serving,
     budget: Asked,
+    tenant: Whose,
     top_k: TopK = 5,
     on_infeasible: OnInfeasible = "reject",
 ) -> Classification:
@@ -76,7 +84,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     arrived = serving.clock()
     _refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
-    ask = asked(serving, budget, top_k, arrived, request.state.request_id, nearest=nearest)
+    ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
     serving.check(ask.allowed, time_limit(serving, budget))
     with serving.bodies.hold() as body:
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
@@ -91,8 +99,13 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 @router.post(
     "/classify/batch", responses=REFUSALS, openapi_extra=FORM_OF_IMAGES, summary="Classify several images at once"
 )
-async def classify_batch(
-    request: Request, serving: Serving, budget: Asked, top_k: TopK = 5, on_infeasible: OnInfeasible = "reject"
+async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
+    request: Request,
+    serving: Serving,
+    budget: Asked,
+    tenant: Whose,
+    top_k: TopK = 5,
+    on_infeasible: OnInfeasible = "reject",
 ) -> Classifications:
     """One result per image, in order: an answer, or the problem that this image met.
 
@@ -115,7 +128,8 @@ async def classify_batch(
                 image = _sound(form.images[index])
                 mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
                 request_id = f"{request.state.request_id}-{index}"
-                ask = asked(serving, mine, top_k, arrived, request_id, nearest=on_infeasible == "nearest")
+                nearest = on_infeasible == "nearest"
+                ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=nearest)
                 async with turns:
                     serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
                     with serving.limiter.admit(ask.allowed):
@@ -157,10 +171,12 @@ async def _disconnected(request: Request) -> None:
 
 
 @router.get("/explain", responses={422: REFUSALS[422]}, summary="Which stitch a budget would get now")
-async def explain(serving: Serving, budget: Asked, on_infeasible: OnInfeasible = "reject") -> Explanation:
+async def explain(
+    serving: Serving, budget: Asked, tenant: Whose, on_infeasible: OnInfeasible = "reject"
+) -> Explanation:
     """The choice and its reason, with nothing run."""
-    allowed = serving.controller.allow(budget, nearest=on_infeasible == "nearest")
-    entry, plan = serving.explain(allowed, time_limit(serving, budget))
+    allowed = serving.controller.allow(floored(budget, tenant), nearest=on_infeasible == "nearest")
+    entry, plan = serving.explain(allowed, time_limit(serving, budget), tenant)
     return Explanation(
         stitch=StitchUsed.of(entry),
         reason=plan.why(allowed, entry),
@@ -189,10 +205,13 @@ async def status(serving: Serving) -> Status:
         inside=serving.limiter.inside,
         level=StitchUsed.of(controller.level),
         drift=round(controller.drift.center, 4),
+        drift_upper=round(controller.drift.upper, 4),
         headroom=round(serving.headroom(), 4),
         cpu_busy=round(load.busy, 4),
         cpu_ours=round(load.ours, 4),
-        slo_ms=serving.settings.slo_ms,
+        memory_available=load.memory_available,
+        gpu=load.gpu,
+        slo_ms=round(controller.slo * 1e3, 6),
     )
 
 

@@ -23,7 +23,7 @@ from server.metrics import Metrics
 from server.monitor import Monitor
 from server.nvml import Gpu, GpuWatch
 from server.settings import Settings
-from server.tenants import ANYONE, Tenant
+from server.tenants import ANYONE, Tenant, Tenants
 from stitching.checkpoint import sha256, shipped
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ class Service:
             policy=settings.policy,
             miss_probability=settings.miss_probability,
         )
+        engine.costs = table
+        self.tenants = Tenants.load(settings.tenants) if settings.tenants else Tenants()
         self.bodies = Bodies(settings.max_body_bytes_in_flight)
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
         self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
@@ -89,21 +91,21 @@ class Service:
         ahead = decoding + queue.floor_before(self.clock() + slack)
         self.limiter.check(allowed, slack, ahead, self.batcher.running, self.headroom())
 
-    def explain(self, allowed: Allowed, slack: float) -> tuple[Entry, Plan]:
+    def explain(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> tuple[Entry, Plan]:
         """The stitch that a request, due in `slack` seconds, would get now, and the plan for its batch."""
         now, queue = self.clock(), self.batcher.queue
-        return self.controller.explain(queue, Asking(allowed, now + slack), now, self.headroom())
+        return self.controller.explain(queue, Asking(allowed, now + slack, tenant), now, self.headroom())
 
     def _count(self, plan: Plan) -> None:
         self.metrics.batch_rows.observe(len(plan.entries))
         self.metrics.dispatches.labels(plan.reason).inc()
 
     def healthy(self) -> bool:
-        """Whether batches run: False once one hangs or the dispatch loop has died, which only a restart cures."""
+        """Whether batches run: False once one hangs, the device breaks or the loop dies, which only a restart cures."""
         since = self.batcher.running_since
         allowed = max(HUNG_AFTER, HUNG_FACTOR * self.batcher.predicted)
         hung = since is not None and self.clock() - since > allowed
-        return not hung and not any(task.done() for task in self._tasks[:1])
+        return not self.engine.broken and not hung and not any(task.done() for task in self._tasks[:1])
 
     def failing(self) -> bool:
         """Whether the last batches all failed; after a while without any it is worth another try."""

@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     miss_probability: float | None = Field(
         MISS_PROBABILITY, gt=0, lt=1, description="share of batches that may take longer than planned; none: no margin"
     )
+    tenants: Path | None = Field(
+        None, description="TOML file of [[tenants]]: name, key_sha256, weight, min_top1; none: all requests are alike"
+    )
+    admin_key_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256, in hex, of the key that opens PUT /control; none: closed"
+    )
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
     max_queue: int = Field(256, ge=1, le=1_000_000, description="most images that are decoded, wait or run at once")
     decode_threads: int = Field(

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import Unauthorized
 
+BEARER = "bearer "
+
 
 @dataclass(frozen=True)
 class Tenant:
@@ -66,10 +68,23 @@ class Tenants:
         if key is None or not self._by_digest:
             return ANYONE
         # What is looked up is a digest: how long that takes says nothing of the keys.
-        tenant = self._by_digest.get(hashlib.sha256(key.encode()).hexdigest())
+        tenant = self._by_digest.get(digest(key))
         if tenant is None:
             raise Unauthorized("the API key is not known; send a valid one as 'Authorization: Bearer KEY', or none")
         return tenant
+
+
+def key_in(headers: Mapping[str, str]) -> str | None:
+    """The API key of a request: `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+    authorization = headers.get("authorization", "")
+    if authorization.lower().startswith(BEARER):
+        return authorization[len(BEARER) :].strip()
+    return headers.get("x-api-key")
+
+
+def digest(key: str) -> str:
+    """What is kept of a key: its SHA-256 in hex."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _fraction(percent: float | None) -> float | None:
