@@ -14,7 +14,7 @@ FROM python AS dependencies
 # Optional build secrets, gone after the step: pip.conf, where packages come from (an index, proxy or constraints of your
 # own), and ca.crt, the certificates to trust on the way there.
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# pip lives beside the environment, not in it: the image that serves has none.
+# pip lives beside the environment, not in it: what serves has no use for it.
 RUN python3 -c "import ensurepip" || { apt-get update && apt-get install -y --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; }
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/stitchserve
@@ -41,11 +41,13 @@ FROM python
 LABEL org.opencontainers.image.title="stitchserve" \
     org.opencontainers.image.description="Inference server for stitchable neural networks" \
     org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin stitchserve
+# The folder gives a new volume its owner: for STITCHSERVE_CACHE, to keep the latencies measured at start.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin stitchserve \
+    && install -d -o stitchserve -g stitchserve /var/cache/stitchserve
 COPY --from=dependencies /opt/stitchserve /opt/stitchserve
 COPY --from=build /app /opt/stitchserve
 
-# Only /tmp is written to: the latencies measured at start. Put STITCHSERVE_CACHE on a volume to keep them.
+# Only /tmp is written to, so that a read-only root will do.
 ENV PATH=/opt/stitchserve/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

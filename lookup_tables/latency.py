@@ -62,12 +62,28 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class ModuleMeasurement:
+    """Seconds that a batch took in one module of a class, measured within whole batches; as `Measurement` otherwise."""
+
+    module: str
+    batch: int
+    p50: float
+    p99: float
+    runs: int
+
+
+@dataclass(frozen=True)
 class Latency:
-    """What one device measured; `device` is a slug, `details` says under which conditions (dtype, threads, ...)."""
+    """What one device measured; `device` is a slug, `details` says under which conditions (dtype, threads, ...).
+
+    With `modules`, those of every class that the family has, `measurements` are of the stitches that they do not
+    predict well.
+    """
 
     device: str
     measurements: tuple[Measurement, ...]
     details: Mapping[str, str] = field(default_factory=dict)
+    modules: tuple[ModuleMeasurement, ...] = ()
 
     @property
     def stitches(self) -> Collection[int]:
@@ -77,6 +93,10 @@ class Latency:
     def seconds(self, stitch: int, rows: int, quantile: Quantile = "p50") -> float:
         """Seconds for a batch of `rows` of a measured stitch; KeyError for one that was not measured."""
         return self._curves[quantile][stitch].at(rows)
+
+    def of_module(self, module: str, quantile: Quantile = "p50") -> Curve:
+        """Seconds in one module of that class as a rising function of rows; KeyError for one that was not measured."""
+        return Curve.through((m.batch, getattr(m, quantile)) for m in self._by_module[module]).rising()
 
     def over_flops(self, flops: Mapping[int, int], rows: int, quantile: Quantile = "p50") -> Curve:
         """Seconds for a batch of `rows` as a rising function of FLOPs, given each stitch's FLOPs."""
@@ -94,4 +114,11 @@ class Latency:
         measured: dict[int, list[Measurement]] = {}
         for m in self.measurements:
             measured.setdefault(m.stitch, []).append(m)
+        return measured
+
+    @cached_property
+    def _by_module(self) -> dict[str, list[ModuleMeasurement]]:
+        measured: dict[str, list[ModuleMeasurement]] = {}
+        for m in self.modules:
+            measured.setdefault(m.module, []).append(m)
         return measured

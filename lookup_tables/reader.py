@@ -2,29 +2,34 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lookup_tables.latency import Latency, Measurement
+from lookup_tables.latency import Latency, Measurement, ModuleMeasurement
+from lookup_tables.modules import INPUT, OUTPUT, Composition, Module, segments
 from lookup_tables.records import Entry, Family, TableError
 
 SCHEMA = 1
 LARGEST_FILE = 16 * 2**20  # bytes; the largest published family needs a thousandth of it
 STITCH_COLUMNS = ("stitch", "route", "flops", "params", "top1")
+MODULE_COLUMNS = ("step", "module", "joins")
 LATENCY_COLUMNS = ("stitch", "batch", "p50_ms", "p99_ms", "runs")
 LONGEST_MS = 1e9
 
 FIX_FAMILY = "correct it (`lookup_tables/__init__.py` describes the format)"
+NO_TABLE = "`stitchserve build` and `stitchserve evaluate` write a lookup table into a folder, which --table names"
 FIX_STITCHES = "correct it, or write it again with `stitchserve evaluate`"
 FIX_LATENCY = "measure again with `stitchserve profile`"
 
 _INTEGER = re.compile(r"[0-9]{1,15}", re.ASCII)  # below 2**53: also exact as a float
 _DECIMAL = re.compile(r"[0-9]{1,30}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
-_SEGMENT = re.compile(r"(?P<anchor>[^\[\]:>]+)\[(?P<start>[0-9]{1,6}):(?P<stop>[0-9]{1,6})\]", re.ASCII)
+_STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", re.ASCII)
+_KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.>-]{0,299}", re.ASCII)
+_JOIN = re.compile(r"[A-Za-z0-9_.-]{1,100}\[:[0-9]{1,6}\]>[A-Za-z0-9_.-]{1,100}\[[0-9]{1,6}:\]", re.ASCII)
 _COMMENT = re.compile(r"# *(?P<key>[^:]*[^: ]) *:(?P<value>.*)")
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 _FAMILY = TypeAdapter(Family)
@@ -71,6 +76,8 @@ class Row:
 
 def read_family(path: Path) -> Family:
     """family.json; TableError."""
+    if not path.is_file():
+        raise fault(path, None, "no such file", NO_TABLE)
     try:
         family = _FAMILY.validate_json(_text(path, FIX_FAMILY), strict=True)
     except ValidationError as error:
@@ -107,22 +114,47 @@ def read_stitches(path: Path, anchors: tuple[str, ...]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def read_latency(path: Path, stitches: frozenset[int]) -> Latency:
-    """latency.<device>.csv, for a table that has `stitches`; TableError."""
+def read_modules(path: Path, entries: Sequence[Entry]) -> Composition:
+    """modules.csv, of a table with these stitches; TableError."""
+    modules = tuple(_module(row) for row in _rows(path, _lines(path, FIX_STITCHES), 0, MODULE_COLUMNS, FIX_STITCHES))
+    names = [module.step for module in modules] + [place for module in modules for place in module.joins]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise fault(path, None, f"{twice} appears twice", FIX_STITCHES)
+    composition = Composition(modules)
+    for entry in entries:
+        missing = composition.lacks(entry.route)
+        if missing:
+            raise fault(path, None, f"no {missing}, which stitch {entry.stitch} passes", FIX_STITCHES)
+    return composition
+
+
+def read_latency(path: Path, stitches: frozenset[int], kinds: frozenset[str] = frozenset()) -> Latency:
+    """latency.<device>.csv, for a table that has `stitches`, of modules of these `kinds`; TableError."""
     lines = _lines(path, FIX_LATENCY)
     details = _comments(path, lines)
     device = details.pop("device", "")
     if not is_slug(device):
         raise fault(path, None, f"device {device[:40]!r} is not a name such as cpu-amd-epyc-9r14", FIX_LATENCY)
     measured: dict[tuple[int, int], Measurement] = {}
+    modules: dict[tuple[str, int], ModuleMeasurement] = {}
     for row in _rows(path, lines, _head(lines), LATENCY_COLUMNS, FIX_LATENCY):
-        m = _measurement(row, stitches)
-        if (m.stitch, m.batch) in measured:
-            raise row.fault(f"stitch {m.stitch} at batch {m.batch} appears twice")
-        measured[m.stitch, m.batch] = m
-    if not measured:
+        if row.cells.get("module"):
+            of_module = _module_measurement(row, kinds)
+            if (of_module.module, of_module.batch) in modules:
+                raise row.fault(f"module {of_module.module} at batch {of_module.batch} appears twice")
+            modules[of_module.module, of_module.batch] = of_module
+        else:
+            m = _measurement(row, stitches)
+            if (m.stitch, m.batch) in measured:
+                raise row.fault(f"stitch {m.stitch} at batch {m.batch} appears twice")
+            measured[m.stitch, m.batch] = m
+    if not measured and not modules:
         raise fault(path, None, "no measurements", FIX_LATENCY)
-    return Latency(device, tuple(measured.values()), details)
+    missing = sorted(kinds - {module for module, _ in modules}) if modules else []
+    if missing:
+        raise fault(path, None, f"nothing measured of module {missing[0]}", FIX_LATENCY)
+    return Latency(device, tuple(measured.values()), details, tuple(modules.values()))
 
 
 def _text(path: Path, remedy: str) -> str:
@@ -181,25 +213,51 @@ def _entry(row: Row, anchors: tuple[str, ...]) -> Entry:
 
 def _route(row: Row, anchors: tuple[str, ...]) -> str:
     route = row.cells["route"]
-    for piece in route.split(">"):
-        segment = _SEGMENT.fullmatch(piece)
-        if not segment or int(segment["start"]) >= int(segment["stop"]):
-            raise row.fault(f"route {route[:80]!r} does not read like anchor[0:4]>anchor[4:12]")
-        if segment["anchor"] not in anchors:
-            raise row.fault(f"route {route[:80]!r} names an anchor that family.json does not ({', '.join(anchors)})")
+    try:
+        parts = segments(route)
+    except ValueError as error:
+        raise row.fault(str(error)) from None
+    if not {part.anchor for part in parts} <= set(anchors):
+        raise row.fault(f"route {route[:80]!r} names an anchor that family.json does not ({', '.join(anchors)})")
     return route
+
+
+def _module(row: Row) -> Module:
+    step, kind, joins = row.cells["step"], row.cells["module"], row.cells["joins"].split()
+    if not _STEP.fullmatch(step):
+        raise row.fault(f"step {step[:40]!r} is not a name such as deit_ti.blocks.0")
+    if not _KIND.fullmatch(kind) or kind in (INPUT, OUTPUT):
+        raise row.fault(f"module {kind[:40]!r} is not a name such as deit_ti.block")
+    for place in joins:
+        if not _JOIN.fullmatch(place):
+            raise row.fault(f"joins {place[:80]!r} does not read like anchor[:4]>anchor[4:]")
+    return Module(step, kind, tuple(joins))
 
 
 def _measurement(row: Row, stitches: frozenset[int]) -> Measurement:
     stitch = row.integer("stitch", least=0)
     if stitch not in stitches:
         raise row.fault(f"stitch {stitch} is not in stitches.csv")
+    return Measurement(stitch, *_measured(row))
+
+
+def _module_measurement(row: Row, kinds: frozenset[str]) -> ModuleMeasurement:
+    module = row.cells["module"]
+    if row.cells["stitch"]:
+        raise row.fault("a row is of a stitch or of a module, not of both")
+    if module not in kinds:
+        raise row.fault(f"module {module[:80]!r} is not in modules.csv")
+    return ModuleMeasurement(module, *_measured(row))
+
+
+def _measured(row: Row) -> tuple[int, float, float, int]:
+    """Batch, p50, p99 and runs."""
     p50, p99 = (row.decimal(column, shift=-3, largest=LONGEST_MS) for column in ("p50_ms", "p99_ms"))
     if not p50 > 0:
         raise row.fault(f"p50_ms {row.cells['p50_ms'][:40]!r} is not positive")
     if p99 < p50:
         raise row.fault("p99_ms is less than p50_ms")
-    return Measurement(stitch, row.integer("batch", least=1), p50, p99, row.integer("runs", least=1))
+    return row.integer("batch", least=1), p50, p99, row.integer("runs", least=1)
 
 
 def _head(lines: list[str]) -> int:

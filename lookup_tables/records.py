@@ -36,6 +36,11 @@ class Entry:
         """The anchor's name where the stitch is one anchor alone."""
         return None if ">" in self.route else self.route.partition("[")[0]
 
+    @property
+    def worth(self) -> float:
+        """What stitches are ordered by: top-1, or FLOPs where it is not known."""
+        return float(self.flops) if self.top1 is None else self.top1
+
 
 @dataclass(frozen=True)
 class Preprocessing:

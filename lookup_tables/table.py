@@ -1,13 +1,16 @@
 """The lookup table: what every stitch of a family costs on a device and what it is worth."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from lookup_tables.costs import ModuleCosts
 from lookup_tables.frontier import Point, pareto, upper_hull
 from lookup_tables.latency import Curve, Latency, Measurement, Quantile
-from lookup_tables.reader import read_family, read_labels, read_latency, read_stitches
+from lookup_tables.modules import Composition
+from lookup_tables.reader import read_family, read_labels, read_latency, read_modules, read_stitches
 from lookup_tables.records import Checkpoint, Entry, Family, Preprocessing, TableError, UnknownStitch
 
 __all__ = [
@@ -28,6 +31,8 @@ __all__ = [
 Cost = Literal["flops", "latency"]
 
 SHIPPED = Path(__file__).parent
+MOST_MIXTURES = 100_000
+"""How many mixtures' seconds a table remembers."""
 SMALLEST_CAP = 1e-9  # stands for a cap of zero or less, so that an excess over it is finite
 
 
@@ -46,21 +51,26 @@ class LookupTable:
     """All stitches of a family: `entries` by ascending id, `labels` by class index, `latency` once profiled.
 
     A stitch is worth its top-1. Where no stitch's top-1 is known, its FLOPs stand for it (dearer counts as better);
-    where only some are known, the others are never chosen: they can only be asked for by id.
+    where only some are known, the others are never chosen: they can only be asked for by id. `modules` says what the
+    stitches are made of, where that is known: then the latencies of few modules predict those of all stitches.
     """
 
     family: Family
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     latency: Latency | None = None
+    modules: Composition | None = None
 
     @classmethod
     def load(cls, folder: Path, latency: Path | None = None) -> "LookupTable":
         """Reads and checks a table's folder, and the latency file of one device; TableError for any fault."""
         family = read_family(folder / "family.json")
         entries = read_stitches(folder / "stitches.csv", family.anchors)
-        measured = read_latency(latency, frozenset(e.stitch for e in entries)) if latency else None
-        return cls(family, read_labels(folder, family), entries, measured)
+        file = folder / "modules.csv"
+        modules = read_modules(file, entries) if file.exists() else None
+        kinds = frozenset(modules.kinds if modules else ())
+        measured = read_latency(latency, frozenset(e.stitch for e in entries), kinds) if latency else None
+        return cls(family, read_labels(folder, family), entries, measured, modules)
 
     def entry(self, stitch: int) -> Entry:
         """The entry of one stitch; UnknownStitch."""
@@ -75,7 +85,8 @@ class LookupTable:
         """Predicted seconds for a batch of `rows` images, all of one stitch.
 
         Piecewise linear in the batch between the measured sizes (see `Curve` for the ends). A stitch that was not
-        measured gets, for this batch, the piecewise-linear and never falling function of FLOPs through those that were.
+        measured gets the sum over the modules it passes; where those were not measured either, the piecewise-linear and
+        never falling function of FLOPs through the stitches that were, for this batch.
         UnknownStitch; TableError without a profile; ValueError for less than one row.
         """
         if rows < 1:
@@ -84,7 +95,56 @@ class LookupTable:
         entry = self.entry(stitch)
         if stitch in latency.stitches:
             return latency.seconds(stitch, rows, quantile)
-        return self._over_flops(rows, quantile).at(entry.flops)
+        costs = self._module_costs(quantile)
+        return costs.alone(entry.route, rows) if costs else self._over_flops(rows, quantile).at(entry.flops)
+
+    def batch_seconds(self, counts: Mapping[int, int]) -> float:
+        """Predicted median seconds for one batch of so many rows of each stitch, run in the faster way.
+
+        That is `merged_seconds` or `grouped_seconds`; for one stitch all three are `seconds`. Faults as there.
+        """
+        return self._ways(counts)[0]
+
+    def merged_seconds(self, counts: Mapping[int, int]) -> float:
+        """The same with rows at one module run together: the sum over modules at the rows that pass each.
+
+        Where measured stitches differ from what their modules predict, the mixture does by the rows' mean ratio.
+        Without latencies of modules every row costs its share of a batch of its own stitch.
+        """
+        return self._ways(counts)[1]
+
+    def grouped_seconds(self, counts: Mapping[int, int]) -> float:
+        """The same with one stitch after another."""
+        return self._ways(counts)[2]
+
+    def capacity(self, stitch: int, max_batch: int) -> float:
+        """Requests a second that one stitch answers at its best batch size up to `max_batch`."""
+        return max(rows / self.seconds(stitch, rows) for rows in range(1, max_batch + 1))
+
+    def _ways(self, counts: Mapping[int, int]) -> tuple[float, float, float]:
+        """The seconds of the faster way, merged and grouped."""
+        key = frozenset(counts.items())
+        known = self._mixtures.get(key)
+        if known is None:
+            if len(self._mixtures) >= MOST_MIXTURES:
+                self._mixtures.clear()
+            grouped = sum(self.seconds(stitch, rows) for stitch, rows in key)
+            merged = self._merged(counts) if len(key) > 1 else grouped
+            known = self._mixtures[key] = min(merged, grouped), merged, grouped
+        return known
+
+    def _merged(self, counts: Mapping[int, int]) -> float:
+        total = sum(counts.values())
+        costs = self._module_costs("p50")
+        if costs is None:
+            return sum(rows / total * self.seconds(stitch, total) for stitch, rows in counts.items())
+        routes = {stitch: self.entry(stitch).route for stitch in counts}
+        off = sum(
+            rows / total * (self.seconds(stitch, total) / costs.alone(routes[stitch], total) - 1)
+            for stitch, rows in counts.items()
+            if stitch in self._measured().stitches
+        )
+        return costs.mixed((routes[stitch], rows) for stitch, rows in counts.items()) * (1 + off)
 
     def cost(self, stitch: int, by: Cost = "flops", rows: int = 1) -> float:
         """What a stitch costs: FLOPs of one image, or median seconds for a batch of `rows`."""
@@ -162,6 +222,21 @@ class LookupTable:
             flops = {e.stitch: e.flops for e in self.entries}
             self._curves[key] = self._measured().over_flops(flops, rows, quantile)
         return self._curves[key]
+
+    def _module_costs(self, quantile: Quantile) -> ModuleCosts | None:
+        if self.modules is None or self.latency is None or not self.latency.modules:
+            return None
+        if quantile not in self._costs:
+            self._costs[quantile] = ModuleCosts(self.modules, self.latency, quantile)
+        return self._costs[quantile]
+
+    @cached_property
+    def _costs(self) -> dict[Quantile, ModuleCosts]:
+        return {}
+
+    @cached_property
+    def _mixtures(self) -> dict[frozenset[tuple[int, int]], tuple[float, float, float]]:
+        return {}
 
     @cached_property
     def _by_id(self) -> dict[int, Entry]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from lookup_tables.latency import Latency, Measurement
-from lookup_tables.reader import LATENCY_COLUMNS, SCHEMA, STITCH_COLUMNS, is_slug
+from lookup_tables.latency import Latency, Measurement, ModuleMeasurement
+from lookup_tables.modules import Composition
+from lookup_tables.reader import LATENCY_COLUMNS, MODULE_COLUMNS, SCHEMA, STITCH_COLUMNS, is_slug
 from lookup_tables.records import Entry, Family, TableError
 
 _FAMILY = TypeAdapter(Family)
@@ -43,6 +44,12 @@ def write_stitches(folder: Path, entries: Iterable[Entry]) -> Path:
     return _replace(folder / "stitches.csv", _csv(STITCH_COLUMNS, rows))
 
 
+def write_modules(folder: Path, composition: Composition) -> Path:
+    """Writes modules.csv in the composition's order and returns its path."""
+    rows = [(module.step, module.kind, " ".join(module.joins)) for module in composition.modules]
+    return _replace(folder / "modules.csv", _csv(MODULE_COLUMNS, rows))
+
+
 def write_latency(folder: Path, latency: Latency) -> Path:
     """Writes latency.<device>.csv and returns its path; TableError if the details do not fit `# key: value` lines."""
     comments = {"schema": str(SCHEMA), "device": latency.device}
@@ -50,8 +57,14 @@ def write_latency(folder: Path, latency: Latency) -> Path:
         if key in comments or not _fits_a_comment(key, value):
             raise TableError(f"detail {key!r}: {value!r} does not fit a line `# key: value`")
     lines = "".join(f"# {key}: {value}\n" for key, value in (comments | dict(latency.details)).items())
-    rows = [_latency_row(m) for m in sorted(latency.measurements, key=lambda m: (m.stitch, m.batch))]
-    return _replace(latency_path(folder, latency.device), lines + _csv(LATENCY_COLUMNS, rows))
+    stitches = [(m.stitch, *_measured(m)) for m in sorted(latency.measurements, key=lambda m: (m.stitch, m.batch))]
+    modules = [(m.module, "", *_measured(m)) for m in sorted(latency.modules, key=lambda m: (m.module, m.batch))]
+    table = (
+        _csv(("module", *LATENCY_COLUMNS), modules + [("", *row) for row in stitches])
+        if modules
+        else _csv(LATENCY_COLUMNS, stitches)
+    )
+    return _replace(latency_path(folder, latency.device), lines + table)
 
 
 def _fits_a_comment(key: str, value: str) -> bool:
@@ -64,8 +77,8 @@ def _stitch_row(entry: Entry) -> tuple[object, ...]:
     return entry.stitch, entry.route, entry.flops, entry.params, top1
 
 
-def _latency_row(m: Measurement) -> tuple[object, ...]:
-    return m.stitch, m.batch, _shifted(m.p50, 3), _shifted(m.p99, 3), m.runs
+def _measured(m: Measurement | ModuleMeasurement) -> tuple[object, ...]:
+    return m.batch, _shifted(m.p50, 3), _shifted(m.p99, 3), m.runs
 
 
 def _shifted(value: float, places: int) -> str:

@@ -1,16 +1,20 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 from lookup_tables.table import LookupTable
+from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
-from server.controller import Allowed
-from server.engine import Ranking
+from server.engine import Image, Ranking
+from server.errors import DeadlinePassed
 from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, StitchUsed, Timing, percent
 from server.service import Service
+from server.stages import Stages
+from server.tenants import ANYONE, Tenant
 
 
 @dataclass(frozen=True)
@@ -19,49 +23,91 @@ class Asked:
 
     budget: Budget
     allowed: Allowed
+    tenant: Tenant
     top_k: int
     arrived: float
     request_id: str
 
 
 def asked(
-    serving: Service, budget: Budget, top_k: int, arrived: float, request_id: str, *, nearest: bool = False
+    serving: Service,
+    budget: Budget,
+    top_k: int,
+    arrived: float,
+    request_id: str,
+    *,
+    tenant: Tenant = ANYONE,
+    nearest: bool = False,
 ) -> Asked:
     """What is asked for; raises Infeasible or UnknownStitch for a budget that cannot be met, unless `nearest`."""
-    return Asked(budget, serving.controller.allow(budget, nearest=nearest), top_k, arrived, request_id)
+    allowed = serving.controller.allow(floored(budget, tenant), nearest=nearest)
+    return Asked(budget, allowed, tenant, top_k, arrived, request_id)
+
+
+def floored(budget: Budget, tenant: Tenant) -> Budget:
+    """The budget with the tenant's least top-1, where that is more than its own."""
+    if tenant.min_top1 is None or budget.stitch is not None or (budget.min_top1 or 0.0) >= tenant.min_top1:
+        return budget
+    return replace(budget, min_top1=tenant.min_top1)
 
 
 def time_limit(serving: Service, budget: Budget) -> float:
     """Seconds from arrival to answer: the budget's deadline, else the server's SLO."""
-    return serving.settings.slo if budget.deadline is None else budget.deadline
+    return serving.controller.slo if budget.deadline is None else budget.deadline
 
 
-async def answer_image(serving: Service, body: bytes, ask: Asked) -> Classification:
-    """The answer to one image. Raises whatever decoding or the queue refuses with."""
+def decode_turns(serving: Service) -> asyncio.Semaphore:
+    """For the images of one form: they hold half of the threads that decode at most, the others are for others."""
+    return asyncio.Semaphore(max(1, serving.settings.decode_threads // 2))
+
+
+async def answer_image(
+    serving: Service, body: bytes, ask: Asked, turns: asyncio.Semaphore | None = None
+) -> Classification:
+    """The answer to one image; with `turns` it waits for one and decodes in it.
+
+    Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
+    cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
+    """
     limit = time_limit(serving, ask.budget)
-    started = serving.clock()
-    image = await asyncio.get_running_loop().run_in_executor(
-        serving.decode_pool, decode, body, serving.table.family.preprocessing, serving.limits
-    )
-    decoded = serving.clock()
-    answer = await serving.batcher.submit(image, ask.allowed, ask.arrived + limit)
+    stages = Stages(serving.clock, ask.arrived, limit)
+    stages.end("receive")
+    async with turns or nullcontext():
+        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, serving, body, stages)
+    answer = await _run(serving, image, ask, stages)
     total = serving.clock() - ask.arrived
-    seconds = {"decode": decoded - started, "queue": answer.queue, "compute": answer.compute, "total": total}
+    queue = stages.seconds["decode_wait"] + answer.queue
+    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
     _count(serving, answer, seconds, in_time=total <= limit)
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
-        stitch=StitchUsed.of(answer.choice.entry),
-        reason=answer.choice.reason,
+        stitch=StitchUsed.of(answer.entry),
+        reason=answer.reason,
         budget=BudgetUsed(
             max_flops=ask.budget.max_flops,
             deadline_ms=limit * 1e3,
             min_top1=percent(ask.budget.min_top1),
-            met=total <= limit and ask.budget.met_by(answer.choice.entry.flops, answer.choice.entry.top1),
+            met=total <= limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
         ),
         timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
         model=serving.table.family.name,
         request_id=ask.request_id,
     )
+
+
+def _decode(serving: Service, body: bytes, stages: Stages) -> Image:
+    stages.end("decode_wait")
+    image = decode(body, serving.table.family.preprocessing, serving.limits)
+    stages.end("decode")
+    return image
+
+
+async def _run(serving: Service, image: Image, ask: Asked, stages: Stages) -> Answer[Ranking]:
+    try:
+        return await serving.batcher.submit(image, ask.allowed, stages.deadline, ask.tenant)
+    except DeadlinePassed:
+        stages.end("queue")  # raises one that knows of the other stages too
+        raise
 
 
 def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Prediction]:
@@ -70,7 +116,7 @@ def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Predi
 
 
 def _count(serving: Service, answer: Answer[Ranking], seconds: dict[str, float], *, in_time: bool) -> None:
-    metrics, entry = serving.metrics, answer.choice.entry
+    metrics, entry = serving.metrics, answer.entry
     metrics.flops.observe(entry.flops)
     if entry.top1 is not None:
         metrics.top1.observe(entry.top1)

@@ -14,9 +14,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server import control, routes
+from server.connection import UNREAD
 from server.errors import InternalError, ServeError
 from server.metrics import Metrics
-from server.routes import router
 from server.service import Service, build
 from server.settings import Settings
 
@@ -47,7 +48,8 @@ def application(service: Service) -> FastAPI:
         lifespan=life,
     )
     app.state.service = service
-    app.include_router(router)
+    app.include_router(routes.router)
+    app.include_router(control.router)
     app.add_middleware(Accounting, metrics=service.metrics)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
@@ -85,7 +87,10 @@ async def on_failure(_: Request, error: Exception) -> JSONResponse:
 
 
 class Accounting:
-    """Gives every request its id and counts it once, by route template and status, when it ends."""
+    """Gives every request its id and counts it once, by route template and status, when it ends.
+
+    It also answers HEAD as GET, and tells a client whose body was not waited for that the connection ends.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -96,13 +101,18 @@ class Accounting:
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
-        request_id = scope.setdefault("state", {})["request_id"] = _request_id(scope)
+        state = scope.setdefault("state", {})
+        request_id = state["request_id"] = _request_id(scope)
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # a copy: the server knows by its own to send no body
 
         async def tell(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if state.get(UNREAD, bool)():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

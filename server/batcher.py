@@ -1,16 +1,19 @@
-"""The queue and the dispatch loop: a batch forms while the one before it runs, most urgent first."""
+"""The dispatch loop: a batch forms while the one before it runs, most urgent first."""
 
 import asyncio
-import heapq
 import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from server.controller import Allowed, Choice, Controller, Waiting
-from server.errors import DeadlinePassed, Draining, InternalError, ServeError
+from lookup_tables.table import Entry
+from server.allowance import Allowed
+from server.controller import Controller, Plan
+from server.errors import DeadlinePassed, Draining, InternalError, Overloaded, ServeError
+from server.queue import DeadlineQueue
+from server.tenants import ANYONE, Tenant
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +35,31 @@ class Answer(Generic[Result]):
     """What came of a request: the result, the stitch and why, and the seconds spent waiting and running."""
 
     result: Result
-    choice: Choice
+    entry: Entry
+    reason: str
     queue: float
     compute: float
 
 
-@dataclass(order=True)
+@dataclass(frozen=True, eq=False)
 class _Request(Generic[Image, Result]):
     deadline: float
-    number: int
-    image: Image = field(compare=False)
-    allowed: Allowed = field(compare=False)
-    submitted: float = field(compare=False)
-    answer: "asyncio.Future[Answer[Result]]" = field(compare=False)
+    image: Image
+    allowed: Allowed
+    tenant: Tenant
+    submitted: float
+    answer: "asyncio.Future[Answer[Result]]"
+
+    def refuse(self, error: ServeError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Batcher(Generic[Image, Result]):
-    """Holds the requests that wait and runs them in batches of at most `max_batch` on `thread`.
+    """Holds the requests that wait and runs them in batches on `thread`, as the controller plans them.
 
-    `headroom` is asked before every batch, `on_batch` told the rows of each. All methods belong to the event loop.
+    `headroom` is asked before every batch, `on_batch` told the plan of each that succeeded. All methods belong to
+    the event loop.
     """
 
     def __init__(
@@ -58,38 +67,54 @@ class Batcher(Generic[Image, Result]):
         engine: Runner[Image, Result],
         controller: Controller,
         thread: Executor,
-        max_batch: int,
         *,
         headroom: Callable[[], float] = lambda: 1.0,
-        on_batch: Callable[[int], object] = bool,
+        on_batch: Callable[[Plan], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._controller, self._thread, self._max_batch = engine, controller, thread, max_batch
+        self._engine, self._controller, self._thread = engine, controller, thread
         self._headroom, self._on_batch, self._clock = headroom, on_batch, clock
-        self._queue: list[_Request[Image, Result]] = []
+        self.queue: DeadlineQueue[_Request[Image, Result]] = DeadlineQueue()
         self._arrived = asyncio.Event()
-        self._submitted = 0
         self._stopped = False
+        self.running_since: float | None = None
+        """When the batch that runs now began, by the clock."""
+        self.predicted = 0.0
+        """The seconds that the last batch begun was to take."""
+        self.running_floor = 0.0
+        """Sum of the floors of those that run now."""
+        self.failed_in_a_row = 0
+        """How many batches failed since the last that did not, and when the last of them did, by the clock."""
+        self.failed_at = 0.0
 
     @property
     def queued(self) -> int:
-        """How many requests wait, those whose caller has left included until the next batch forms."""
-        return len(self._queue)
+        """How many requests wait."""
+        return len(self.queue)
 
-    async def submit(self, image: Image, allowed: Allowed, deadline: float) -> Answer[Result]:
+    @property
+    def running(self) -> float:
+        """Seconds that the batch which runs now will go on for, as predicted; 0 when none does."""
+        return 0.0 if self.running_since is None else max(0.0, self.running_since + self.predicted - self._clock())
+
+    async def submit(self, image: Image, allowed: Allowed, deadline: float, tenant: Tenant = ANYONE) -> Answer[Result]:
         """The answer to one request; `deadline` is absolute, by the batcher's clock.
 
         Cancelling this drops the request unless it is already running. Raises DeadlinePassed when the deadline comes
-        before it could run, InternalError when its batch fails, Draining after `stop`.
+        before it could run, Overloaded once it cannot be kept any more, InternalError when its batch fails, Draining
+        after `stop`.
         """
         if self._stopped:
             raise Draining("the server is stopping; send the request to another replica")
         answer: asyncio.Future[Answer[Result]] = asyncio.get_running_loop().create_future()
-        self._submitted += 1
-        request = _Request(deadline, self._submitted, image, allowed, self._clock(), answer)
-        heapq.heappush(self._queue, request)
+        request = _Request(deadline, image, allowed, tenant, self._clock(), answer)
+        self.queue.push(request)
         self._arrived.set()
-        return await answer
+        try:
+            return await answer
+        finally:
+            if answer.cancelled():
+                self.queue.remove(request)
 
     def stop(self) -> None:
         """Take no more requests; `run` returns when those inside are answered."""
@@ -99,8 +124,8 @@ class Batcher(Generic[Image, Result]):
     async def run(self) -> None:
         """The dispatch loop; returns after `stop`, once the queue is empty."""
         while True:
-            self._drop_gone_and_late()
-            if self._queue:
+            self._refuse_late()
+            if self.queue:
                 await self._run_batch()
             elif self._stopped:
                 return
@@ -110,42 +135,45 @@ class Batcher(Generic[Image, Result]):
                 # One turn of the loop: whoever arrived in the same instant joins the batch.
                 await asyncio.sleep(0)
 
-    def _drop_gone_and_late(self) -> None:
+    def _refuse_late(self) -> None:
         now = self._clock()
-        late = [request for request in self._queue if request.deadline <= now]
-        for request in late:
-            if not request.answer.done():
-                waited = (now - request.submitted) * 1e3
-                request.answer.set_exception(
-                    DeadlinePassed(f"the deadline passed after {waited:.0f} ms in the queue", queue_ms=round(waited, 3))
-                )
-        if late or any(request.answer.done() for request in self._queue):
-            self._queue = [request for request in self._queue if not request.answer.done()]
-            heapq.heapify(self._queue)
+        for request in self.queue.take_late(now):
+            waited = (now - request.submitted) * 1e3
+            detail = f"the deadline passed after {waited:.0f} ms in the queue"
+            request.refuse(DeadlinePassed(detail, queue_ms=round(waited, 3)))
 
     async def _run_batch(self) -> None:
-        queued = len(self._queue)
-        batch = [heapq.heappop(self._queue) for _ in range(min(queued, self._max_batch))]
+        started, headroom = self._clock(), self._headroom()
+        plan = self._controller.plan(self.queue, started, headroom)
+        for request in self.queue.take(plan.doomed):
+            drain = self._controller.drain_seconds(self.queue.floor, headroom)
+            detail = "the load is too much to keep the deadline even with the cheapest stitch; come back later"
+            request.refuse(Overloaded(detail, retry_after=drain))
+        batch = self.queue.take(len(plan.entries))
         try:
-            await self._answer(batch, queued)
+            await self._answer(batch, plan, started)
         except Exception as error:
             # The batch's boundary: whatever went wrong fails these requests and no others.
             log.exception("a batch of %d failed", len(batch))
+            self.failed_in_a_row, self.failed_at = self.failed_in_a_row + 1, self._clock()
             failure = error if isinstance(error, ServeError) else InternalError(f"{type(error).__name__}: {error}")
             for request in batch:
-                if not request.answer.done():
-                    request.answer.set_exception(failure)
+                request.refuse(failure)
 
-    async def _answer(self, batch: list[_Request[Image, Result]], queued: int) -> None:
-        started = self._clock()
-        waiting = [Waiting(request.allowed, request.deadline) for request in batch]
-        plan = self._controller.plan(waiting, queued, started, self._headroom())
-        stitches = [choice.entry.stitch for choice in plan.choices]
+    async def _answer(self, batch: Sequence[_Request[Image, Result]], plan: Plan, started: float) -> None:
+        stitches = [entry.stitch for entry in plan.entries]
         images = [request.image for request in batch]
-        results = await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.run, images, stitches)
+        self.running_since, self.predicted = started, plan.expected
+        self.running_floor = sum(request.allowed.floor for request in batch)
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.run, images, stitches)
+        finally:
+            self.running_since, self.running_floor = None, 0.0
+        self.failed_in_a_row = 0
         seconds = self._clock() - started
         self._controller.observe(plan, seconds)
-        self._on_batch(len(batch))
-        for request, choice, result in zip(batch, plan.choices, results, strict=True):
+        self._on_batch(plan)
+        for request, entry, result in zip(batch, plan.entries, results, strict=True):
             if not request.answer.done():
-                request.answer.set_result(Answer(result, choice, started - request.submitted, seconds))
+                reason = plan.why(request.allowed, entry)
+                request.answer.set_result(Answer(result, entry, reason, started - request.submitted, seconds))

@@ -1,53 +1,145 @@
-"""A request's body, bounded in bytes and time, and the images in it: raw, or the files of a multipart form."""
+"""Requests' bodies, bounded in bytes and time each and in bytes all together: an image, or a form of images."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
 
 from fastapi import Request
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
-from server.errors import BadRequest, ClientGone, SlowBody, TooLarge, UnsupportedType
+from server.errors import BadRequest, ClientGone, Overloaded, ServeError, SlowBody, TooLarge, UnsupportedType
+from server.form import MOST_IMAGES, Form, FormReader
 from server.images import check_type
 
 FORM = "multipart/form-data"
 FORM_OVERHEAD = 64 * 1024  # bytes of boundaries and part headers beside the file
-MOST_IMAGES = 64
 CURL = "curl -F image=@cat.jpg"
+PATIENCE = 1.0  # seconds that a sender may be slow before it has to give way to others
 
 
-@dataclass(frozen=True)
-class Form:
-    """A form's files, and its `budget` fields, both in order."""
+class Bodies:
+    """The bodies in memory, at most `capacity` bytes in all. While that is full the slowest senders give way."""
 
-    images: tuple[bytes, ...]
-    budgets: tuple[str, ...]
+    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._capacity, self._clock = capacity, clock
+        self.held = 0
+        """Bytes."""
+        self.arriving: set[Body] = set()
+        """Those on their way in."""
+
+    @contextmanager
+    def hold(self) -> Iterator["Body"]:
+        """A body whose bytes count as held until the block is left."""
+        body = Body(self, self._clock())
+        try:
+            yield body
+        finally:
+            body.release()
+
+    def count(self, size: int) -> None:
+        """`size` more bytes are held, or fewer. Raises Overloaded when there is no room for them."""
+        self.held += size
+        if size > 0 and self.held > self._capacity:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drops slow senders, the slowest first, until the rest fits."""
+        now = self._clock()
+        slow = [body for body in self.arriving if body.size and now - body.since > PATIENCE]
+        for body in sorted(slow, key=lambda body: body.size / (now - body.since)):
+            if self.held <= self._capacity:
+                break
+            body.drop()
+        if self.held > self._capacity:
+            raise _full()
 
 
-async def read_image(request: Request, max_bytes: int, timeout: float) -> bytes:
+class Body:
+    """One body: its bytes so far, and since when they are sent."""
+
+    def __init__(self, bodies: Bodies, since: float) -> None:
+        self._bodies, self.since = bodies, since
+        self.size = 0
+        self._timer: asyncio.Timeout | None = None
+        self._dropped = False
+
+    async def receive(self, request: Request, limit: int, timeout: float, take: Callable[[bytes], object]) -> None:
+        """Hands the bytes to `take` as they come.
+
+        Raises TooLarge past `limit` bytes, by the Content-Length header before anything is read; SlowBody after
+        `timeout` seconds; Overloaded when there is no room for all bodies; ClientGone.
+        """
+        length = request.headers.get("content-length", "")
+        _check_size(int(length[:20]) if length.isdecimal() else 0, limit)
+        try:
+            async with asyncio.timeout(timeout) as self._timer:
+                self._bodies.arriving.add(self)
+                await self._receive(request, limit, take)
+        except TimeoutError:
+            raise _full() if self._dropped else SlowBody(f"the body did not arrive within {timeout:g} s") from None
+        finally:
+            self._bodies.arriving.discard(self)
+
+    async def _receive(self, request: Request, limit: int, take: Callable[[bytes], object]) -> None:
+        more = True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client left while sending its body")
+            piece, more = message.get("body", b""), message.get("more_body", False)
+            self.size += len(piece)
+            self._bodies.count(len(piece))
+            _check_size(self.size, limit)
+            if self._dropped:
+                raise _full()
+            take(piece)
+
+    def drop(self) -> None:
+        """Refuse it, for others' sake, and let its bytes go."""
+        self._dropped = True
+        self._bodies.arriving.discard(self)
+        self.release()
+        if self._timer and not self._timer.expired():
+            self._timer.reschedule(0)
+
+    def release(self) -> None:
+        """Its bytes are no longer held."""
+        self._bodies.count(-self.size)
+        self.size = 0
+
+
+async def read_image(request: Request, body: Body, max_bytes: int, timeout: float) -> bytes:
     """The image's bytes.
 
-    Raises TooLarge past `max_bytes`, by the Content-Length header before anything is read; SlowBody after `timeout`
-    seconds; UnsupportedType for a declared type that is no image; BadRequest for a form without exactly one file.
+    Raises as `Body.receive` does; UnsupportedType for a declared type that is no image; BadRequest for a form without
+    exactly one file.
     """
     if not _is_form(request):
         check_type(request.headers.get("content-type"))
-        return await _read(request, max_bytes, timeout)
-    form = await _form(request.headers, await _read(request, max_bytes + FORM_OVERHEAD, timeout), most_files=1)
-    if len(form.images) != 1:
+        content = BytesIO()
+        await body.receive(request, max_bytes, timeout, content.write)
+        return content.getvalue()  # not a copy, as of a bytearray
+    reader = FormReader(request.headers["content-type"], max_bytes, most_files=1)
+    await body.receive(request, max_bytes + FORM_OVERHEAD, timeout, reader.feed)
+    images = reader.finish().images
+    if not images:
         raise BadRequest(f"the multipart body has no file field; send one image, as in: {CURL}")
-    _check_size(len(form.images[0]), max_bytes)
-    return form.images[0]
+    if isinstance(images[0], ServeError):
+        raise images[0]
+    return images[0]
 
 
-async def read_images(request: Request, max_bytes: int, timeout: float) -> Form:
-    """A form's images and budgets, `max_bytes` in all. Raises as `read_image` does; BadRequest without any file."""
+async def read_images(request: Request, body: Body, max_form_bytes: int, max_bytes: int, timeout: float) -> Form:
+    """A form's images, `max_bytes` each and `max_form_bytes` in all, and budgets.
+
+    Raises as `Body.receive` does; UnsupportedType for what is no form; BadRequest for one without any file.
+    """
     if not _is_form(request):
         raise UnsupportedType(f"send the images as {FORM}, as in: {CURL} -F image=@dog.jpg", accepted=[FORM])
-    form = await _form(request.headers, await _read(request, max_bytes, timeout), most_files=MOST_IMAGES)
+    reader = FormReader(request.headers["content-type"], max_bytes, MOST_IMAGES)
+    await body.receive(request, max_form_bytes, timeout, reader.feed)
+    form = reader.finish()
     if not form.images:
         raise BadRequest(f"the multipart body has no file field; send images, as in: {CURL} -F image=@dog.jpg")
     return form
@@ -57,56 +149,10 @@ def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
 
 
-async def _read(request: Request, limit: int, timeout: float) -> bytes:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal():
-        _check_size(int(length[:20]), limit)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(timeout):
-            async for chunk in request.stream():
-                body += chunk
-                _check_size(len(body), limit)
-    except TimeoutError:
-        raise SlowBody(f"the body did not arrive within {timeout:g} s") from None
-    except ClientDisconnect:
-        raise ClientGone("the client left while sending its body") from None
-    return bytes(body)
-
-
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise TooLarge(f"the body has more than {limit} bytes", max_bytes=limit)
 
 
-async def _form(headers: Headers, body: bytes, most_files: int) -> Form:
-    _, options = parse_options_header(headers.get("content-type", ""))
-    charset = options.get(b"charset", b"utf-8").lower()
-    if charset not in {b"utf-8", b"us-ascii"}:  # some codecs take minutes for a field of a megabyte
-        raise BadRequest("the form's charset must be utf-8")
-    parser = MultiPartParser(headers, _once(body), max_files=most_files, max_fields=MOST_IMAGES)
-    parser.spool_max_size = len(body) + 1  # in memory, where it already is: the disk may be read-only
-    try:
-        parts = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        reason = getattr(error, "message", "it has no readable boundary")
-        raise BadRequest(f"the multipart body cannot be read: {reason}") from error
-    try:
-        return await _contents(parts)
-    finally:
-        await parts.close()
-
-
-async def _contents(parts: FormData) -> Form:
-    images, budgets = [], []
-    for name, part in parts.multi_items():
-        if isinstance(part, UploadFile):
-            check_type(part.content_type)
-            images.append(await part.read())
-        elif name == "budget":
-            budgets.append(part)
-    return Form(tuple(images), tuple(budgets))
-
-
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+def _full() -> Overloaded:
+    return Overloaded("the bodies inside the server take all the memory there is for them; come back later")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import CliPositionalArg
+from tqdm import tqdm
 
 from lookup_tables.records import Checkpoint, Top1Source
 from server.counting import measured_on, write_table
@@ -12,6 +13,7 @@ from stitching.checkpoint import load_anchors, save
 from stitching.data import Data, has_classes, open_data, sample
 from stitching.evaluate import evaluate
 from stitching.families import beside, family
+from stitching.fitting import check_joins
 from stitching.least_squares import initialise
 from stitching.model import SNNet
 from stitching.stitch import Stitch
@@ -38,12 +40,15 @@ class Build(BaseModel):
         """Join, save, measure, and say where."""
         named = family(self.family)
         model = SNNet(named).eval()
-        load_anchors(model, self.anchors)
+        check_joins(model)
+        load_anchors(model, self.anchors, new_heads=False)
         stem = beside(self.family) or Path(named.name)
         out = self.out or stem.with_name(stem.name + ".safetensors")
         labelled = has_classes(self.data, named)
         data = open_data(self.data, named) if labelled else None
-        initialise(model, sample(self.data, named, self.images, min(BATCH, self.images), self.seed))
+        size = min(BATCH, self.images)
+        batches = sample(self.data, named, self.images, size, self.seed)
+        initialise(model, tqdm(batches, desc="images", unit=f"x{size}", total=-(-self.images // size), disable=None))
         checkpoint = Checkpoint(out.name, save(model, out))
         top1, source = self._measure(model, data, checkpoint, self.table or stem)
         labels = data.labels if data else [str(number) for number in range(named.classes)]
@@ -56,8 +61,9 @@ class Build(BaseModel):
         if data is None:
             return {}, Top1Source("not measured: the images it was built from have no labels")
         stitches: Sequence[Stitch] = [stitch for stitch in model.stitches if stitch.is_whole]
-        journal = folder / "evaluation.jsonl"
+        journal = folder / f"evaluation.{str(checkpoint.sha256)[:12]}.jsonl"
         top1, images = evaluate(
             model, data, stitches, split=self.split, journal=journal, weights=str(checkpoint.sha256)
         )
+        journal.unlink()  # what it holds goes into the table
         return top1, measured_on(images, self.split, self.data)

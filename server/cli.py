@@ -1,7 +1,6 @@
-"""The command line: stitchserve serve | profile | evaluate | train | build | pull | stitches | doctor."""
+"""The command line: `stitchserve COMMAND`, one module for each command."""
 
 import logging
-import signal
 import sys
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -20,11 +19,13 @@ COMMANDS: Mapping[str, str] = {
     "train": "server.training:Train",
     "build": "server.building:Build",
     "pull": "server.pulling:Pull",
+    "simulate": "server.simulating:Simulate",
     "stitches": "server.listing:Stitches",
+    "bench": "server.benching:Bench",
     "doctor": "server.doctor:Doctor",
 }
 COMPUTING = {"serve", "profile", "evaluate", "doctor"}
-OPTIONAL: Mapping[str, str] = {"sklearn": "train"}
+OPTIONAL: Mapping[str, str] = {"sklearn": "train", "aiohttp": "bench"}
 """Modules that may be missing, and the extra that brings them."""
 
 USAGE = """usage: stitchserve COMMAND [options]
@@ -35,23 +36,22 @@ USAGE = """usage: stitchserve COMMAND [options]
   train      train a family on a folder of images
   build      join trained anchors by least squares, without training
   pull       download a family's released checkpoint
+  simulate   compare policies on traces, on a virtual clock
   stitches   list a family's stitches, or draw them
+  bench      replay a trace against a server, ours or another
   doctor     say what would serve here, how fast, and what limits it
 
 stitchserve COMMAND --help tells more."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The entry point. A fault that the user can mend ends with its reason and status 2."""
+    """The command line. A fault that the user can mend ends with its reason and status 2."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(USAGE)
         sys.exit(0)
     if arguments[0] not in COMMANDS:
         _refuse(f"no command {arguments[0]!r}\n{USAGE}")
-    if arguments[0] == "serve":
-        # The first process of a container ignores SIGTERM until it is handled, which the server does once it listens.
-        signal.signal(signal.SIGTERM, _leave)
     if arguments[0] in COMPUTING:
         prepare()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -83,10 +83,6 @@ def _command(name: str) -> type[BaseModel]:
     return type(name, (command,), {"__doc__": command.__doc__, "model_config": config})
 
 
-def _leave(*_: object) -> None:
-    sys.exit(0)
-
-
 def _option(location: tuple[int | str, ...]) -> str:
     return "--" + ".".join(map(str, location)).replace("_", "-") if location else "settings"
 
@@ -94,7 +90,3 @@ def _option(location: tuple[int | str, ...]) -> str:
 def _refuse(reason: str) -> None:
     print(f"stitchserve: {reason}", file=sys.stderr)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,186 +1,153 @@
 """Which stitch answers which request: pure decisions, with time and load as arguments.
 
 `allow` turns a budget into the stitches it admits, once, when the request arrives. `plan` chooses among those when the
-engine is free; `observe` tells how long the batch really took.
+engine is free; `observe` tells how long the batch really took. How to choose is a policy's business.
 """
 
-import re
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from typing import Any
 
 from lookup_tables.table import Entry, LookupTable, UnknownStitch
+from server.allowance import Allowed, allow
+from server.baselines import Fixed, MaxAccuracy, Periodic
+from server.batch_costs import Costs
 from server.budget import Budget
-from server.errors import Infeasible
-from server.errors import UnknownStitch as UnknownStitchRefusal
+from server.drift import Drift
+from server.forecast import Forecast
+from server.pace import Pace
+from server.policy import Policy, View, up_to
+from server.queue import DeadlineQueue, Waiting
+from server.slackfit import SlackFit
 
-DRIFT_WEIGHT = 0.1
-DRIFT_BOUNDS = (0.25, 8.0)
-UNIT = re.compile("[A-Za-z]+$")
+KEPT_BUDGETS = 1024
+MISS_PROBABILITY = 0.01
 
-
-@dataclass(frozen=True)
-class Allowed:
-    """The stitches one budget admits, by ascending cost and worth, and why the last of them is the best."""
-
-    entries: tuple[Entry, ...]
-    reason: str
-    floor_reason: str
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A request in the queue: what its budget admits, and its absolute deadline in seconds."""
-
-    allowed: Allowed
-    deadline: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A stitch for one request, and why."""
-
-    entry: Entry
-    reason: str
+POLICIES: Mapping[str, Callable[[Costs], Policy]] = {
+    "pace": Pace,
+    "slackfit": SlackFit,
+    "cheapest": lambda costs: Fixed(costs, costs.frontier[0], "cheapest"),
+    "max-accuracy": MaxAccuracy,
+    "periodic": Periodic,
+}
+POLICY_NAMES = f"{', '.join(POLICIES)} or fixed:<stitch>"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One batch: a choice per request, in their order, the level, and the seconds the table predicts for it."""
+    """One batch: after `doomed` requests, to be refused, a stitch for each of the next ones.
 
-    choices: tuple[Choice, ...]
+    `level` is the dearest stitch that it could afford, `predicted` its seconds by the table and `expected` with drift
+    and `headroom`; `reason` says why it holds no more, `time` what time there was, for people.
+    """
+
+    doomed: int
+    entries: tuple[Entry, ...]
     level: Entry
     predicted: float
+    expected: float
+    reason: str
+    time: str
+    headroom: float = 1.0
+
+    def why(self, allowed: Allowed, entry: Entry) -> str:
+        """Why a request of this batch got its stitch."""
+        return allowed.why(entry, self.time)
 
 
 class Controller:
-    """Shares the slack of the most urgent request over the queue and spends it on the most accurate stitches.
+    """A policy, and what it stands on: the table's costs and the drift from them. `slo` in seconds may be changed."""
 
-    A batch may take `slack * rows / queued * headroom / drift` seconds by the table's 99th percentiles. The level is
-    the best frontier stitch at which it fits; every request gets the best stitch that its budget admits up to it.
-    """
-
-    policy = "shared-slack"
-
-    def __init__(self, table: LookupTable) -> None:
+    def __init__(
+        self,
+        table: LookupTable,
+        *,
+        max_batch: int,
+        slo: float,
+        policy: str = "pace",
+        miss_probability: float | None = MISS_PROBABILITY,
+    ) -> None:
         self.table = table
-        self.frontier = table.frontier()
-        self.drift = 1.0
+        self.costs = Costs(table, max_batch)
+        self.frontier = self.costs.frontier
+        self.slo = slo
+        self.drift = Drift(miss_probability)
+        self.forecast = Forecast()
         self.level: Entry = self.frontier[-1]
-        self._worth = {entry.stitch: rank for rank, entry in enumerate(self.frontier)}
-        self._seconds = cache(table.seconds)
+        self._last: tuple[float, int] | None = None
+        self.policy = self._policy(policy)
+        self._allow = lru_cache(KEPT_BUDGETS)(lambda budget, nearest: allow(self.costs, budget, nearest=nearest))
 
     def allow(self, budget: Budget, *, nearest: bool = False) -> Allowed:
-        """What the budget admits on an idle machine.
+        """What the budget admits on an idle machine; equal budgets get the same object. Raises as `allowance.allow`."""
+        return self._allow(budget, nearest)
 
-        Raises UnknownStitch for a pinned id that does not exist and Infeasible, naming the nearest stitch, when nothing
-        is admitted; with `nearest` that stitch is taken instead.
+    def use(self, policy: str) -> None:
+        """Decide by this policy from now on. ValueError for one that does not exist."""
+        self.policy = self._policy(policy)
+
+    def plan(self, waiting: DeadlineQueue[Any], now: float, headroom: float = 1.0) -> Plan:
+        """The next batch of a queue that is not empty.
+
+        `now` is in the deadlines' clock; `headroom` in (0, 1] is the share of the machine that is ours.
         """
-        if budget.stitch is not None:
-            return self._pinned(budget.stitch, budget, nearest)
-        within = tuple(entry for entry in self.frontier if self._meets(entry, budget))
-        if within:
-            return Allowed(within, _best_reason(budget), _floor_reason(budget))
-        entry = self.table.nearest(budget.max_flops, budget.deadline, budget.min_top1)
-        if nearest:
-            reason = f"nearest stitch; none meets {', '.join(budget.terms())}"
-            return Allowed((entry,), reason, reason)
-        raise Infeasible(self._infeasible(budget, entry), nearest_stitch=entry.stitch, nearest=_facts(entry))
+        arrived = 0
+        if self._last:
+            then, left = self._last
+            arrived = max(0, len(waiting) - left)
+            self.forecast.observe(arrived, now - then, self.slo)
+        plan = self._decide(waiting, now, headroom, arrived)
+        self._last = now, len(waiting) - plan.doomed - len(plan.entries)
+        return plan
 
-    def plan(self, waiting: Sequence[Waiting], queued: int, now: float, headroom: float = 1.0) -> Plan:
-        """Stitches for the requests of the next batch.
+    def explain(
+        self, waiting: Iterable[Waiting], asked: Waiting, now: float, headroom: float = 1.0
+    ) -> tuple[Entry, Plan]:
+        """The stitch that this request would get if it waited too, and the plan for it; nothing is learned from it."""
+        queue: DeadlineQueue[Waiting] = DeadlineQueue()
+        for request in (*waiting, asked):
+            queue.push(request)
+        plan = self._decide(queue, now, headroom, arrived=0)
+        place = next(index for index, request in enumerate(queue) if request is asked) - plan.doomed
+        soon = 0 <= place < len(plan.entries)
+        return plan.entries[place] if soon else self._later(asked.allowed, plan.level), plan
 
-        `waiting` are those requests, most urgent first; `queued` is how many wait in all, these included; `now` is in
-        the deadlines' clock; `headroom` in (0, 1] is the share of the machine that is ours.
-        """
-        slack = max(0.0, waiting[0].deadline - now)
-        time = slack * len(waiting) / queued * headroom / self.drift
-        for level in reversed(self.frontier):
-            entries = [self._up_to(request.allowed, level) for request in waiting]
-            if self._batch_seconds(entries, "p99") <= time:
-                break
-        share = f"{slack * 1e3:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack * 1e3:.0f} ms left"
-        choices = tuple(_choice(r.allowed, entry, share) for r, entry in zip(waiting, entries, strict=True))
-        return Plan(choices, level, self._batch_seconds(entries, "p50"))
+    def _decide(self, waiting: DeadlineQueue[Any], now: float, headroom: float, arrived: int) -> Plan:
+        left = self.drift.left(headroom)
+        safe, likely = left / self.drift.upper, left / self.drift.center
+        chosen = self.policy.decide(View(waiting, now, self.slo, safe, likely, self.forecast, arrived))
+        counts: dict[int, int] = {}
+        for entry in chosen.entries:
+            counts[entry.stitch] = counts.get(entry.stitch, 0) + 1
+        predicted = self.costs.batch(counts)
+        slack = max(0.0, waiting[chosen.doomed].deadline - now) * 1e3
+        queued = len(waiting) - chosen.doomed
+        time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left"
+        expected = predicted * self.drift.center / left
+        return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
+
+    def _later(self, allowed: Allowed, level: Entry) -> Entry:
+        """What a request that is not in this batch would get in one like it."""
+        rank = max((rank for rank, entry in enumerate(self.frontier) if entry.flops <= level.flops), default=0)
+        return up_to(allowed, rank)
 
     def observe(self, plan: Plan, seconds: float) -> None:
-        """Learn from a batch that succeeded: drift follows observed over predicted seconds."""
+        """Learn from a batch that succeeded."""
         self.level = plan.level
-        low, high = DRIFT_BOUNDS
-        ratio = min(high, max(low, seconds / plan.predicted))  # one batch that stalled says little about the next
-        self.drift += DRIFT_WEIGHT * (ratio - self.drift)
+        self.drift.observe(max(seconds, 1e-9) / plan.predicted, plan.headroom)
 
-    def drain_seconds(self, requests: int, max_batch: int) -> float:
-        """Seconds in which that many requests would be answered at the cheapest level."""
-        rows = min(requests, max_batch)
-        return self._seconds(self.frontier[0].stitch, rows) * self.drift * requests / rows if requests else 0.0
+    def drain_seconds(self, floor: float, headroom: float = 1.0) -> float:
+        """Seconds in which requests with this sum of floors are likely answered, each by the cheapest it admits."""
+        return self.costs.drain(floor) * self.drift.center / self.drift.left(headroom)
 
-    def _pinned(self, stitch: int, budget: Budget, nearest: bool) -> Allowed:
-        try:
-            entry = self.table.entry(stitch)
-        except UnknownStitch as error:
-            raise UnknownStitchRefusal(str(error), field="stitch") from None
-        if not self._meets(entry, budget) and not nearest:
-            raise Infeasible(self._infeasible(budget, entry), nearest_stitch=entry.stitch, nearest=_facts(entry))
-        reason = f"stitch {stitch} as asked"
-        return Allowed((entry,), reason, reason)
-
-    def _meets(self, entry: Entry, budget: Budget) -> bool:
-        in_time = budget.deadline is None or self._seconds(entry.stitch, 1) <= budget.deadline
-        return in_time and budget.met_by(entry.flops, entry.top1)
-
-    def _infeasible(self, budget: Budget, nearest: Entry) -> str:
-        asked = ", ".join(budget.terms())
-        if budget.stitch is not None:
-            return f"stitch {budget.stitch} does not meet {asked}: it has {_describe(nearest)}"
-        if budget.min_top1 is not None and nearest.top1 is None:
-            return f"no top-1 is known for family {self.table.family.name!r}; budget by FLOPs or time"
-        took = self._seconds(nearest.stitch, 1) * 1e3
-        return f"no stitch meets {asked}; stitch {nearest.stitch} comes nearest: {_describe(nearest)}, {took:.3g} ms"
-
-    def _up_to(self, allowed: Allowed, level: Entry) -> Entry:
-        """The best admitted stitch up to the level; the cheapest admitted one where all lie above it."""
-        if len(allowed.entries) == 1:
-            return allowed.entries[0]
-        count = bisect_right(allowed.entries, self._worth[level.stitch], key=lambda entry: self._worth[entry.stitch])
-        return allowed.entries[max(0, count - 1)]
-
-    def _batch_seconds(self, entries: Sequence[Entry], quantile: str) -> float:
-        # A row costs its share of a batch of its own stitch: mixing is taken to be additive.
-        seconds: Callable[..., float] = self._seconds
-        return sum(seconds(entry.stitch, len(entries), quantile) for entry in entries) / len(entries)
-
-
-def _choice(allowed: Allowed, entry: Entry, share: str) -> Choice:
-    if entry is allowed.entries[-1]:
-        return Choice(entry, allowed.reason)
-    if entry is allowed.entries[0]:
-        return Choice(entry, f"{allowed.floor_reason}; no time for more in {share}")
-    return Choice(entry, f"best stitch that fits {share}")
-
-
-def _best_reason(budget: Budget) -> str:
-    caps = Budget(max_flops=budget.max_flops, deadline=budget.deadline).terms()
-    return f"best stitch within {' and '.join(map(_spaced, caps))}" if caps else "most accurate stitch"
-
-
-def _floor_reason(budget: Budget) -> str:
-    reaching = f" reaching {budget.min_top1 * 100:g}%" if budget.min_top1 is not None else ""
-    return f"cheapest stitch{reaching}"
-
-
-def _spaced(term: str) -> str:
-    """`2GFLOPs` -> `2 GFLOPs`."""
-    return UNIT.sub(r" \g<0>", term)
-
-
-def _describe(entry: Entry) -> str:
-    top1 = "top-1 not known" if entry.top1 is None else f"{entry.top1 * 100:.2f}% top-1"
-    return f"{entry.flops / 1e9:.4g} GFLOPs, {top1}"
-
-
-def _facts(entry: Entry) -> dict[str, object]:
-    """What a program needs to know of a stitch."""
-    top1 = None if entry.top1 is None else round(entry.top1 * 100, 4)
-    return {"id": entry.stitch, "name": entry.route, "flops": entry.flops, "top1": top1}
+    def _policy(self, name: str) -> Policy:
+        kind, _, stitch = name.partition(":")
+        if name in POLICIES:
+            return POLICIES[name](self.costs)
+        if kind == "fixed" and stitch.isascii() and stitch.isdecimal():
+            try:
+                return Fixed(self.costs, self.table.entry(int(stitch[:9])), name)
+            except UnknownStitch as error:
+                raise ValueError(f"policy: {error}") from None
+        raise ValueError(f"policy: {name[:40]!r} is none of {POLICY_NAMES}")

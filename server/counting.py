@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from lookup_tables.modules import Composition, Module, join
 from lookup_tables.records import Checkpoint, Entry, Family, FlopsSource, Preprocessing, Top1Source
-from lookup_tables.writer import write_family, write_labels, write_stitches
+from lookup_tables.writer import write_family, write_labels, write_modules, write_stitches
 from stitching.flops import flops, params
 from stitching.model import SNNet
 
@@ -14,6 +15,19 @@ def measured_on(images: int, split: str, data: str) -> Top1Source:
     """Where top-1 that `stitchserve evaluate` measured comes from."""
     name = Path(data).name
     return Top1Source(f"measured by stitchserve evaluate on {images} images, split {split!r} of {name!r}", images)
+
+
+def composition(model: SNNet) -> Composition:
+    """The modules that the model's stitches pass, in the order the first stitches meet them."""
+    names = model.family.anchor_names
+    kinds: dict[str, str] = {}
+    joins: dict[str, dict[str, None]] = {}
+    for stitch in (stitch for stitch in model.stitches if stitch.is_whole):
+        kinds |= {step.name: step.kind for step in model.path(stitch)}
+        for at, (layer, *_) in zip(stitch.joins(), model.segments(stitch)[1:], strict=True):
+            place = join(names[at.front], at.stop, names[at.end], at.start)
+            joins.setdefault(layer.name, {})[place] = None
+    return Composition(tuple(Module(step, kind, tuple(joins.get(step, ()))) for step, kind in kinds.items()))
 
 
 def write_table(
@@ -38,6 +52,7 @@ def write_table(
             for stitch, cost in zip(stitches, costs, strict=True)
         ),
     )
+    write_modules(folder, composition(model))
     write_family(
         folder,
         Family(

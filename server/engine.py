@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import stitching
+from lookup_tables.modules import INPUT, OUTPUT
 from lookup_tables.table import LookupTable, TableError
 from server.cuda import Cuda
 from server.device import gpu_uuid, narrow_formats, pick_device, set_threads, slug
@@ -21,6 +22,7 @@ from server.dtype import Setting, choose, install, measured
 from server.graphs import RECORD_AT
 from server.staged import SLOTS, Forward, Pass, Staged
 from stitching import SNNet
+from stitching.stopwatch import Stopwatch
 
 MOST_CLASSES = 100
 WARM_UP = 20.0  # seconds; what is not recorded then is recorded when it is used
@@ -127,7 +129,7 @@ class Engine:
         return cls(stitching.load(family, checkpoint), chosen, threads, dtype=dtype, max_batch=max_batch)
 
     def check(self, table: LookupTable) -> None:
-        """TableError unless the table is one of this model: the same stitches, classes and preprocessing."""
+        """TableError unless the table is one of this model: the same stitches, modules, classes and preprocessing."""
         family = self.model.family
         routes = {stitch.id: stitch.route(family.anchor_names) for stitch in self.model.stitches}
         for entry in table.entries:
@@ -136,10 +138,18 @@ class Engine:
                     f"table {table.family.name!r}: stitch {entry.stitch} is {entry.route}, "
                     f"but {routes.get(entry.stitch)} in family {family.name!r}; use the table of this family"
                 )
+            if table.modules and table.modules.walk(entry.route) != self._walk(entry.stitch):
+                raise TableError(
+                    f"table {table.family.name!r}: by modules.csv stitch {entry.stitch} passes other modules than in "
+                    f"family {family.name!r}; write the table again with `stitchserve evaluate`, or remove that file"
+                )
         if table.family.classes != family.classes or asdict(table.family.preprocessing) != asdict(family.preprocessing):
             raise TableError(
                 f"table {table.family.name!r}: classes or preprocessing differ from family {family.name!r}"
             )
+
+    def _walk(self, stitch: int) -> list[tuple[str, str]]:
+        return [(step.name, step.kind) for step in self.model.path(self.model.stitches[stitch])]
 
     @property
     def device_slug(self) -> str:
@@ -187,8 +197,25 @@ class Engine:
 
     def run_once(self, stitch: int, batch: int) -> None:
         """One batch of one stitch on a fixed image, done when this returns: for warming up and profiling."""
-        image = torch.full((3, self.image_size, self.image_size), 128, dtype=torch.uint8)
-        self.run([image] * batch, [stitch] * batch)
+        self.run([self._fixed_image()] * batch, [stitch] * batch)
+
+    @torch.inference_mode()
+    def run_timed(self, stitch: int, batch: int) -> list[tuple[str, float]]:
+        """The same; gives the module classes that it passed, in order, with the seconds spent in each."""
+        path = self.model.path(self.model.stitches[stitch])
+        images = [self._fixed_image()] * batch
+        watch = Stopwatch(self.device)
+        x = self._prepared(torch.stack(images).to(self.device))
+        watch.lap()
+        for step in path:
+            x = step(x)
+            watch.lap()
+        self._ranked(x).cpu()
+        watch.lap()
+        return list(zip([INPUT, *(step.kind for step in path), OUTPUT], watch.laps(), strict=True))
+
+    def _fixed_image(self) -> Tensor:
+        return torch.full((3, self.image_size, self.image_size), 128, dtype=torch.uint8)
 
     def warm_up(
         self, stitches: Sequence[int], seconds: float = WARM_UP, clock: Callable[[], float] = time.monotonic
@@ -240,9 +267,13 @@ class Engine:
 
         Both in one float32 tensor, which holds every index below 2**24, so that one copy brings them back.
         """
-        x = pixels.float().mul_(self._scale).add_(self._shift)
-        x = x.to(dtype=self.precision.variant.dtype, memory_format=self._layout)
         chosen = [self.model.stitches[stitch] for stitch in stitches]
-        logits = self.model(x, chosen[0] if len(set(stitches)) == 1 else chosen).float()
-        top = logits.softmax(dim=1).topk(self._kept, dim=1)
+        return self._ranked(self.model(self._prepared(pixels), chosen[0] if len(set(stitches)) == 1 else chosen))
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
+        x = pixels.float().mul_(self._scale).add_(self._shift)
+        return x.to(dtype=self.precision.variant.dtype, memory_format=self._layout)
+
+    def _ranked(self, logits: Tensor) -> Tensor:
+        top = logits.float().softmax(dim=1).topk(self._kept, dim=1)
         return torch.stack((top.values, top.indices.float()), dim=1)

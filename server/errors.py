@@ -3,11 +3,14 @@
 ServeError
 ├── BadRequest         400  the request itself cannot be read, such as a broken multipart body
 ├── BadImage           400  not an image, truncated or corrupt
+├── Unauthorized       401  an API key that is nobody's, or none where one is needed
+├── Forbidden          403  not to be had from this server
 ├── SlowBody           408  the body did not arrive in time
 ├── TooLarge           413  too many bytes, pixels or decoding steps
 ├── UnsupportedType    415  not an accepted image format
 ├── BadBudget          422  a budget that does not parse
 ├── UnknownStitch      422  no stitch has this id
+├── BadControl         422  a change to the running server that cannot be
 ├── Infeasible         422  no stitch can meet this budget, even on an idle machine
 ├── ClientGone         499  the client left first; never sent
 ├── InternalError      500  running the request failed
@@ -55,6 +58,22 @@ class BadImage(ServeError):
     type = "/problems/bad-image"
 
 
+class Forbidden(ServeError):
+    """Not to be had from this server, as it was started."""
+
+    status = 403
+    title = "Forbidden"
+    type = "/problems/forbidden"
+
+
+class Unauthorized(ServeError):
+    """An API key that is nobody's, or none where one is needed."""
+
+    status = 401
+    title = "Unauthorized"
+    type = "/problems/unauthorized"
+
+
 class SlowBody(ServeError):
     """The body did not arrive in time."""
 
@@ -85,6 +104,14 @@ class BadBudget(ServeError):
     status = 422
     title = "Bad budget"
     type = "/problems/bad-budget"
+
+
+class BadControl(ServeError):
+    """A change to the running server that cannot be."""
+
+    status = 422
+    title = "Bad control"
+    type = "/problems/bad-control"
 
 
 class UnknownStitch(ServeError):

@@ -11,6 +11,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from lookup_tables.table import Preprocessing
+from server import trimming
 from server.errors import BadImage, TooLarge, UnsupportedType
+from server.trimming import Trimmed
 
 ACCEPTED = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 
@@ -32,6 +35,7 @@ ACCEPTED = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 _ALIASES = ("image/jpg", "image/x-ms-bmp", "application/octet-stream", "application/x-www-form-urlencoded")
 _SHORTEST_FILE = 12  # bytes, enough to tell the format
 _ORIENTATION_TAG = 0x0112
+_MOST_TAGS = 1000  # there are a few hundred, and they are sorted
 _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,9 +45,7 @@ _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A JPEG may repeat a scan in a few bytes and each one costs a pass over all pixels; EXIF parts are joined one by one.
-_COSTLY_PART = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)|Exif\x00\x00")
-_MOST_COSTLY_PARTS = 50  # progressive files have about ten scans
+_ROWS = 64  # of 16-bit gray scaled at a time
 _LONGEST = 4  # times the shorter side: up to here a picture is resized as a whole
 _WIDEST_FILTER = 3  # pixels either side, Lanczos
 _FAULTS = (  # what Pillow's readers raise for broken files; Warning for a process that turns warnings into errors
@@ -80,19 +82,19 @@ class Limits:
     max_pixels: int = 50_000_000
 
 
-class _Jpeg(JpegImageFile):
-    def getexif(self) -> Image.Exif:
-        # Called on opening, for the resolution. Pillow copies each of up to 65,536 tags, which may overlap: a file of
-        # some megabytes can ask for gigabytes. _orientation reads the one tag that matters.
-        return Image.Exif()
+@dataclass(frozen=True)
+class _Format:
+    magic: re.Pattern[bytes]
+    reader: type[ImageFile]
+    trim: Callable[[bytes], Trimmed]
 
 
-_READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), _Jpeg),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImageFile),
-    (re.compile(rb"BM"), BmpImageFile),
+_FORMATS = (
+    _Format(re.compile(rb"\xff\xd8\xff"), JpegImageFile, trimming.jpeg),
+    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile, trimming.png),
+    _Format(re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile, trimming.webp),
+    _Format(re.compile(rb"GIF8[79]a"), GifImageFile, trimming.gif),
+    _Format(re.compile(rb"BM"), BmpImageFile, lambda body: Trimmed(body, b"")),
 )
 
 
@@ -111,19 +113,20 @@ def decode(body: bytes, preprocessing: Preprocessing, limits: Limits) -> torch.T
     BadImage for an empty, truncated or corrupt file.
     """
     picture = _fit(_read(body, limits), preprocessing)
+    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
 def _read(body: bytes, limits: Limits) -> Image.Image:
-    """The one boundary around Pillow's readers -> an upright RGB picture."""
+    """The one boundary around Pillow's readers -> an upright picture, gray or RGB."""
     _check_bytes(body, limits)
-    reader = _reader(body)
+    kind = _format(body)
     try:
-        return _load(reader, body, limits)
+        return _load(kind, body, limits)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise TooLarge("the image has too many pixels", max_pixels=limits.max_pixels) from error
     except _FAULTS as error:
-        raise BadImage(f"the {reader.format} image is truncated or corrupt") from error
+        raise BadImage(f"the {kind.reader.format} image is truncated or corrupt") from error
 
 
 def _check_bytes(body: bytes, limits: Limits) -> None:
@@ -134,27 +137,27 @@ def _check_bytes(body: bytes, limits: Limits) -> None:
         raise BadImage("the body is empty" if not body else f"{len(body)} bytes are too few for an image")
 
 
-def _reader(body: bytes) -> type[ImageFile]:
-    for magic, reader in _READERS:
-        if magic.match(body):
-            return reader
+def _format(body: bytes) -> _Format:
+    for kind in _FORMATS:
+        if kind.magic.match(body):
+            return kind
     raise _unsupported("the format of the body")
 
 
-def _load(reader: type[ImageFile], body: bytes, limits: Limits) -> Image.Image:
-    if reader is WebPImageFile:
+def _load(kind: _Format, body: bytes, limits: Limits) -> Image.Image:
+    if kind.reader is WebPImageFile:
         _check_pixels(_webp_size(body), limits)
-    if reader is _Jpeg:
-        _check_parts(body)
-    picture = reader(io.BytesIO(body))
+    trimmed = kind.trim(body)
+    picture = kind.reader(io.BytesIO(trimmed.body))
     _check_pixels(picture.size, limits)
     if any(tile[0] == "bmp_rle" for tile in picture.tile):
         # Pillow decodes these in Python, a pixel at a time and with the interpreter's lock held.
         raise _unsupported("run-length encoding in a BMP file")
     picture.load()
-    turn = _TURNS.get(_orientation(picture.info.get("exif")))
-    upright = _rgb(picture)
-    return upright if turn is None else upright.transpose(turn)
+    turn = _TURNS.get(_orientation(trimmed.exif))
+    plain = _plain(picture)
+    del picture  # before another copy is made
+    return plain if turn is None else plain.transpose(turn)
 
 
 def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
@@ -162,11 +165,6 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
     if width * height > limits.max_pixels:
         detail = f"the image has {width} x {height} pixels, more than {limits.max_pixels} in all"
         raise TooLarge(detail, width=width, height=height, max_pixels=limits.max_pixels)
-
-
-def _check_parts(body: bytes) -> None:
-    if sum(1 for _ in _COSTLY_PART.finditer(body)) > _MOST_COSTLY_PARTS:
-        raise TooLarge(f"the JPEG image has more than {_MOST_COSTLY_PARTS} scans and EXIF parts")
 
 
 def _webp_size(body: bytes) -> tuple[int, int]:
@@ -180,16 +178,14 @@ def _webp_size(body: bytes) -> tuple[int, int]:
     return int.from_bytes(header[6:8], "little") & 0x3FFF, int.from_bytes(header[8:10], "little") & 0x3FFF
 
 
-def _orientation(exif: object) -> int:
+def _orientation(exif: bytes) -> int:
     """The orientation tag of an EXIF block's first directory; 1, upright, where there is none to be read."""
-    if not isinstance(exif, bytes):  # a PNG's text chunk may use the same key
-        return 1
     tiff = exif.removeprefix(b"Exif\x00\x00")
     order = ">" if tiff.startswith(b"MM") else "<"
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for offset in range(start + 2, start + 2 + 12 * count, 12):
+        for offset in range(start + 2, start + 2 + 12 * min(count, _MOST_TAGS), 12):
             tag, value = struct.unpack_from(f"{order}H6xH", tiff, offset)
             if tag == _ORIENTATION_TAG:
                 return int(value)
@@ -198,12 +194,22 @@ def _orientation(exif: object) -> int:
     return 1
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit gray
-        gray = (np.asarray(picture).astype(np.uint32) + 128) // 257
-        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
+def _plain(picture: Image.Image) -> Image.Image:
+    """Gray or RGB, 8 bits each. Gray stays so until it is small: as RGB it has four times the bytes, resized alike."""
     picture.info.pop("transparency", None)  # convert would carry it over, which fails for some files
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if picture.mode.startswith("I"):
+        return _eight_bit(picture)
+    return picture if picture.mode in {"RGB", "L"} else picture.convert("L" if picture.mode in {"1", "LA"} else "RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """16-bit gray -> 8-bit, some rows at a time."""
+    gray = Image.new("L", picture.size)
+    for top in range(0, picture.height, _ROWS):
+        rows = picture.crop((0, top, picture.width, min(top + _ROWS, picture.height)))
+        scaled = (np.asarray(rows).astype(np.uint32) + 128) // 257
+        gray.paste(Image.fromarray(scaled.astype(np.uint8)), (0, top))
+    return gray
 
 
 def _fit(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:

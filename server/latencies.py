@@ -2,17 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from lookup_tables.profile import affordable, profile
-from lookup_tables.table import LookupTable
+from lookup_tables.profile import Modules, affordable, checked, profile, spread
+from lookup_tables.table import Latency, LookupTable
 from lookup_tables.writer import latency_path, write_latency
 from server.engine import Engine
 
 log = logging.getLogger(__name__)
+
+MOST_CHECKS = 8
 
 
 def batches_up_to(largest: int) -> tuple[int, ...]:
@@ -23,32 +25,27 @@ def batches_up_to(largest: int) -> tuple[int, ...]:
 def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_limit: float) -> LookupTable:
     """The table with this device's latencies: from the table's folder, else from `cache`, else profiled and kept there.
 
-    Profiling takes about `time_limit` seconds at most: as many frontier stitches and batch sizes as that affords; the
-    table interpolates between them. What is kept is measured anew once more is affordable: the machine was busy then,
-    or the limit lower. Raises TableError for a bad table or latency file.
+    Profiling takes about `time_limit` seconds at most: as many batch sizes, and stitches beside the modules, as that
+    affords; the table predicts the others. What is kept is measured anew once more is affordable: the machine was busy
+    then, or the limit lower. Raises TableError for a bad table or latency file.
     """
     table = LookupTable.load(folder)
     given = latency_path(folder, engine.device_slug)
     if given.is_file():
         log.info("latencies of this device: %s", given)
         return LookupTable.load(folder, given)
-    flops = {entry.stitch: entry.flops for entry in table.frontier()}
-    dearest = max(flops, key=flops.__getitem__)
-    per_flop = _seconds(lambda: engine.run_once(dearest, 1)) / flops[dearest]
-    stitches, batches = affordable(flops, batches_up_to(max_batch), per_flop, time_limit)
+    stitches, batches = within(engine, table, batches_up_to(max_batch), time_limit)
     kept = kept_path(engine, table, cache)
     if kept.is_file():
         known = LookupTable.load(folder, kept)
-        if known.latency and len(known.latency.measurements) >= len(stitches) * len(batches):
+        if _as_rich(known, len(stitches), len(batches)):
             log.info("latencies of this device: %s", kept)
             return known
     log.info(
-        "profiling %d of %d frontier stitches on %s at batches of %s, for about %.0f s at most",
-        len(stitches), len(flops), engine.device_slug, ", ".join(map(str, batches)), time_limit,
+        "profiling on %s at batches of %s, for about %.0f s at most",
+        engine.device_slug, ", ".join(map(str, batches)), time_limit,
     )  # fmt: skip
-    latency = profile(
-        engine.run_once, stitches, batches, engine.device_slug, details=engine.conditions, time_limit=time_limit
-    )
+    latency = measured(engine, table, stitches, batches, time_limit=time_limit)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         log.info("kept in %s", write_latency(kept.parent, latency))
@@ -56,6 +53,77 @@ def table_for(engine: Engine, folder: Path, cache: Path, max_batch: int, time_li
         log.warning("cannot keep the latencies for the next start (%s); give a folder to write to as --cache", error)
         return replace(table, latency=latency)
     return LookupTable.load(folder, kept)
+
+
+def measured(
+    engine: Engine,
+    table: LookupTable,
+    stitches: Sequence[int],
+    batches: Sequence[int],
+    *,
+    rounds: int = 30,
+    time_limit: float | None = None,
+    keep: bool = False,
+) -> Latency:
+    """This device's latencies: of every module class where the table knows them, and of these stitches.
+
+    With modules, the stitches check what the modules predict, and only those that differ stay, or all with `keep`.
+    """
+    modules = Modules(engine.run_timed, covering(table)) if table.modules else None
+    latency = profile(
+        engine.run_once,
+        stitches,
+        batches,
+        engine.device_slug,
+        modules=modules,
+        details=engine.conditions,
+        rounds=rounds,
+        time_limit=time_limit,
+    )
+    if not modules:
+        return latency
+    latency = checked(table, latency, keep=keep)
+    log.info("predicted from modules: %s", {k: v for k, v in latency.details.items() if k.startswith("prediction")})
+    return latency
+
+
+def covering(table: LookupTable) -> list[int]:
+    """Stitches that together pass every module class; none where the table does not know what they are made of."""
+    if table.modules is None:
+        return []
+    routes = {entry.route: entry for entry in reversed(table.entries)}
+    chosen = table.modules.covering({route: entry.flops for route, entry in routes.items()})
+    return [routes[route].stitch for route in chosen]
+
+
+def checks(table: LookupTable) -> list[int]:
+    """Stitches to measure whole: the frontier, or some of it where the latencies of modules predict the others."""
+    frontier = [entry.stitch for entry in table.frontier()]
+    if table.modules is None:
+        return frontier
+    through = set(covering(table))
+    return spread([stitch for stitch in frontier if stitch not in through], MOST_CHECKS)
+
+
+def within(
+    engine: Engine, table: LookupTable, batches: Sequence[int], time_limit: float
+) -> tuple[list[int], list[int]]:
+    """The stitches and batch sizes to profile in that time, beside those in which modules are measured."""
+    flops = {entry.stitch: entry.flops for entry in table.entries}
+    dearest = max((entry.stitch for entry in table.frontier()), key=flops.__getitem__)
+    per_flop = _seconds(lambda: engine.run_once(dearest, 1)) / flops[dearest]
+    through = covering(table)
+    chosen = {stitch: flops[stitch] for stitch in [*checks(table), *through]}
+    return affordable(chosen, batches, per_flop, time_limit, through)
+
+
+def _as_rich(table: LookupTable, stitches: int, batches: int) -> bool:
+    """Whether the table's latencies are as many as these would give."""
+    if table.latency is None:
+        return False
+    if table.modules:
+        return len(table.latency.modules) >= len(table.modules.kinds) * batches
+    return len(table.latency.measurements) >= stitches * batches
 
 
 def kept_path(engine: Engine, table: LookupTable, cache: Path) -> Path:
@@ -67,7 +135,7 @@ def _fingerprint(engine: Engine, table: LookupTable) -> str:
     """Changes when latencies measured earlier no longer hold: other networks, another torch, another dtype."""
     networks = [(entry.route, entry.flops) for entry in table.entries]
     conditions = {key: value for key, value in engine.conditions.items() if key != "date"}
-    return sha256(repr((networks, conditions)).encode()).hexdigest()[:12]
+    return sha256(repr((networks, table.modules, conditions)).encode()).hexdigest()[:12]
 
 
 def _seconds(call: Callable[[], None]) -> float:

@@ -29,8 +29,10 @@ class Stitches(BaseModel):
             print(self.plot)
             return
         print(f"{'id':>4} {'MFLOPs':>10} {'params':>12} {'top-1 %':>8} {'ms':>9}  route (* on the frontier)")
-        for row in listed(table, self.frontier, table.latency.device if table.latency else "").stitches:
+        shown = listed(table, self.frontier, table.latency.device if table.latency else "")
+        for row in shown.stitches:
             print(_line(row))
+        print(f"top-1: {shown.top1_source}")
 
 
 def _line(row: StitchListed) -> str:

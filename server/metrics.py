@@ -39,6 +39,13 @@ class Metrics:
             "stitchserve_batch_rows", "Images in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry
         )
 
+        self.dispatches = Counter(
+            "stitchserve_dispatch",
+            "Batches by why they held no more: full, drained (nobody else waited), or what the policy says",
+            ["reason"],
+            registry=self.registry,
+        )
+
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Shows a value that is read when the metrics are."""
         Gauge(f"stitchserve_{name}", help_text, registry=self.registry).set_function(read)

@@ -43,6 +43,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {"schema": Problem.model_json_schema()}}}
     for status, text in {
         400: "not an image, truncated or unreadable",
+        401: "an API key that is not known",
+        403: "not to be had from this server, as it was started",
         408: "the body took too long",
         413: "too many bytes or pixels",
         415: "not an accepted type",

@@ -5,14 +5,14 @@ from collections.abc import Awaitable
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 
 from server import budget as budgets
-from server.answering import answer_image, asked, time_limit
+from server.answering import answer_image, asked, decode_turns, floored, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
-from server.controller import Waiting
 from server.engine import MOST_CLASSES
-from server.errors import BadRequest, ClientGone, Draining, ServeError
+from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
 from server.metrics import CONTENT_TYPE
 from server.openapi import FORM_OF_IMAGES, IMAGE_BODY, REFUSALS
 from server.schemas import (
@@ -26,8 +26,11 @@ from server.schemas import (
     listed,
 )
 from server.service import Service
+from server.tenants import Tenant, key_in
 
 Result = TypeVar("Result")
+
+PARAMETERS = ("budget", "max_flops", "deadline_ms", "min_top1", "stitch", "top_k", "on_infeasible")
 
 router = APIRouter()
 
@@ -37,18 +40,29 @@ async def service(request: Request) -> Service:
     return request.app.state.service  # type: ignore[no-any-return]
 
 
-async def asked_budget(
+async def asked_budget(  # noqa: PLR0917 - FastAPI passes them by name
+    request: Request,
     budget: Annotated[list[str] | None, Query(description=budgets.GRAMMAR, examples=[["2GFLOPs"]])] = None,
     max_flops: Annotated[str | None, Query(description="FLOPs cap, a plain number")] = None,
     deadline_ms: Annotated[str | None, Query(description="deadline in ms for the whole request")] = None,
     min_top1: Annotated[str | None, Query(description="least top-1 in percent")] = None,
     stitch: Annotated[str | None, Query(description="pin one stitch id")] = None,
 ) -> Budget:
-    """The budget in the query."""
+    """The budget in the query; refuses what is no parameter, most likely a misspelt one."""
+    for name in request.query_params:
+        if name not in PARAMETERS:
+            reason = f"there is no such parameter; there are {', '.join(PARAMETERS)}"
+            raise RequestValidationError([{"loc": ("query", name[:40]), "msg": reason, "type": "extra_forbidden"}])
     return budgets.parse(budget or (), max_flops=max_flops, deadline_ms=deadline_ms, min_top1=min_top1, stitch=stitch)
 
 
+async def tenant_of(request: Request) -> Tenant:
+    """Whose request it is, by its API key."""
+    return request.app.state.service.tenants.of(key_in(request.headers))  # type: ignore[no-any-return]
+
+
 Serving = Annotated[Service, Depends(service)]
+Whose = Annotated[Tenant, Depends(tenant_of)]
 Asked = Annotated[Budget, Depends(asked_budget)]
 TopK = Annotated[int, Query(ge=1, le=MOST_CLASSES, description="how many classes")]
 OnInfeasible = Annotated[
@@ -62,6 +76,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     response: Response,
     serving: Serving,
     budget: Asked,
+    tenant: Whose,
     top_k: TopK = 5,
     on_infeasible: OnInfeasible = "reject",
 ) -> Classification:
@@ -69,10 +84,13 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     arrived = serving.clock()
     _refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
-    ask = asked(serving, budget, top_k, arrived, request.state.request_id, nearest=nearest)
-    with serving.limiter.admit():
-        body = await read_image(request, serving.limits.max_bytes, serving.settings.body_timeout_s)
-        answer = await _unless_gone(request, answer_image(serving, body, ask))
+    ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
+    serving.check(ask.allowed, time_limit(serving, budget))
+    with serving.bodies.hold() as body:
+        image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
+        serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
+        with serving.limiter.admit(ask.allowed):
+            answer = await _unless_gone(request, answer_image(serving, image, ask))
     response.headers["X-Stitch-Id"] = str(answer.stitch.id)
     response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
     return answer
@@ -81,32 +99,52 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 @router.post(
     "/classify/batch", responses=REFUSALS, openapi_extra=FORM_OF_IMAGES, summary="Classify several images at once"
 )
-async def classify_batch(
-    request: Request, serving: Serving, budget: Asked, top_k: TopK = 5, on_infeasible: OnInfeasible = "reject"
+async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
+    request: Request,
+    serving: Serving,
+    budget: Asked,
+    tenant: Whose,
+    top_k: TopK = 5,
+    on_infeasible: OnInfeasible = "reject",
 ) -> Classifications:
     """One result per image, in order: an answer, or the problem that this image met.
 
     The query's budget is for all images. Instead, form fields named `budget`, as many as images, give each its own.
+    A form gets as many of the server's places as are free, one at least; its other images wait for these.
     """
     arrived = serving.clock()
     _refuse_if_stopping(serving)
-    with serving.limiter.admit():
-        form = await read_images(request, serving.settings.max_form_bytes, serving.settings.body_timeout_s)
-    if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
-        raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
+    serving.limiter.check_room()
+    limits = serving.settings
+    with serving.bodies.hold() as body:
+        form = await read_images(request, body, limits.max_form_bytes, limits.max_bytes, limits.body_timeout_s)
+        if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
+            raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
+        turns = asyncio.Semaphore(max(1, min(len(form.images), serving.limiter.room)))
+        decoding = decode_turns(serving)
 
-    async def one(index: int) -> Classification | Problem:
-        try:
-            mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
-            request_id = f"{request.state.request_id}-{index}"
-            ask = asked(serving, mine, top_k, arrived, request_id, nearest=on_infeasible == "nearest")
-            with serving.limiter.admit():
-                return await answer_image(serving, form.images[index], ask)
-        except ServeError as error:
-            return Problem.model_validate(error.problem())
+        async def one(index: int) -> Classification | Problem:
+            try:
+                image = _sound(form.images[index])
+                mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
+                request_id = f"{request.state.request_id}-{index}"
+                nearest = on_infeasible == "nearest"
+                ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=nearest)
+                async with turns:
+                    serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
+                    with serving.limiter.admit(ask.allowed):
+                        return await answer_image(serving, image, ask, decoding)
+            except ServeError as error:
+                return Problem.model_validate(error.problem())
 
-    everything = asyncio.gather(*(one(index) for index in range(len(form.images))))
-    return Classifications(results=await _unless_gone(request, everything))
+        everything = asyncio.gather(*(one(index) for index in range(len(form.images))))
+        return Classifications(results=await _unless_gone(request, everything))
+
+
+def _sound(image: bytes | ServeError) -> bytes:
+    if isinstance(image, ServeError):
+        raise image
+    return image
 
 
 def _refuse_if_stopping(serving: Service) -> None:
@@ -133,16 +171,16 @@ async def _disconnected(request: Request) -> None:
 
 
 @router.get("/explain", responses={422: REFUSALS[422]}, summary="Which stitch a budget would get now")
-async def explain(serving: Serving, budget: Asked, on_infeasible: OnInfeasible = "reject") -> Explanation:
+async def explain(
+    serving: Serving, budget: Asked, tenant: Whose, on_infeasible: OnInfeasible = "reject"
+) -> Explanation:
     """The choice and its reason, with nothing run."""
-    allowed = serving.controller.allow(budget, nearest=on_infeasible == "nearest")
-    now = serving.clock()
-    waiting = [Waiting(allowed, now + time_limit(serving, budget))]
-    plan = serving.controller.plan(waiting, 1 + serving.batcher.queued, now, serving.headroom())
+    allowed = serving.controller.allow(floored(budget, tenant), nearest=on_infeasible == "nearest")
+    entry, plan = serving.explain(allowed, time_limit(serving, budget), tenant)
     return Explanation(
-        stitch=StitchUsed.of(plan.choices[0].entry),
-        reason=plan.choices[0].reason,
-        predicted_ms=round(plan.predicted * 1e3, 4),
+        stitch=StitchUsed.of(entry),
+        reason=plan.why(allowed, entry),
+        predicted_ms=round(plan.expected * 1e3, 4),
         admitted=len(allowed.entries),
     )
 
@@ -160,31 +198,44 @@ async def status(serving: Serving) -> Status:
     return Status(
         model=serving.table.family.name,
         device=serving.engine.device_slug,
-        policy=controller.policy,
-        ready=not serving.draining,
+        policy=controller.policy.name,
+        ready=serving.ready(),
         queued=serving.batcher.queued,
+        arriving=len(serving.bodies.arriving),
         inside=serving.limiter.inside,
         level=StitchUsed.of(controller.level),
-        drift=round(controller.drift, 4),
+        drift=round(controller.drift.center, 4),
+        drift_upper=round(controller.drift.upper, 4),
         headroom=round(serving.headroom(), 4),
         cpu_busy=round(load.busy, 4),
         cpu_ours=round(load.ours, 4),
-        slo_ms=serving.settings.slo_ms,
+        memory_available=load.memory_available,
+        gpu=load.gpu,
+        slo_ms=round(controller.slo * 1e3, 6),
     )
 
 
-@router.get("/livez", summary="Whether the process is alive")
-async def livez() -> dict[str, str]:
-    """Alive."""
+@router.get("/livez", responses={503: REFUSALS[503]}, summary="Whether the server is alive")
+async def livez(serving: Serving) -> dict[str, str]:
+    """503 when only a restart helps: a batch hangs, or the loop that runs them has died."""
+    _refuse_if_unhealthy(serving)
     return {"status": "alive"}
 
 
 @router.get("/readyz", responses={503: REFUSALS[503]}, summary="Whether requests are welcome")
 async def readyz(serving: Serving) -> dict[str, str]:
-    """200 once warm, 503 from the moment the server is told to stop."""
+    """200 once warm, 503 from the moment the server is told to stop, and while no batch can be run."""
     if serving.draining:
         raise Draining("the server is stopping")
+    _refuse_if_unhealthy(serving)
+    if serving.failing():
+        raise Unavailable(f"the last {serving.batcher.failed_in_a_row} batches failed; the server's log says why")
     return {"status": "ready"}
+
+
+def _refuse_if_unhealthy(serving: Service) -> None:
+    if not serving.healthy():
+        raise Unavailable("a batch hangs, or the loop that runs batches has died; restart the server")
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from lookup_tables.table import Entry, LookupTable
+from server.nvml import GpuLoad
 
 
 class Prediction(BaseModel):
@@ -99,12 +100,16 @@ class Status(BaseModel):
     policy: str
     ready: bool
     queued: int
-    inside: int = Field(description="requests admitted and not yet answered")
+    arriving: int = Field(description="requests whose body is on its way in")
+    inside: int = Field(description="images admitted and not yet answered")
     level: StitchUsed = Field(description="the dearest stitch that the last batch could afford")
     drift: float = Field(description="observed over profiled latency")
-    headroom: float = Field(description="share of the processors that others leave to this server")
+    drift_upper: float = Field(description="the same with the margin that is planned with")
+    headroom: float = Field(description="share of the device that others leave to this server")
     cpu_busy: float
     cpu_ours: float
+    memory_available: int = Field(description="bytes")
+    gpu: GpuLoad | None = Field(description="what NVML tells, where there is a GPU")
     slo_ms: float
 
 

@@ -1,17 +1,31 @@
 """The HTTP server process: uvicorn, stopping in the order that loses no request."""
 
 import asyncio
+import gc
+import logging
 import math
+import os
+import resource
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from server.app import create_app
+from server.connection import Connection
+from server.listening import addresses, bound, listen
 from server.service import Service
 from server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+OTHER_FILES = 100  # open files beside the connections: the model's, the log's, ...
 
 
 class Server(uvicorn.Server):
@@ -20,6 +34,11 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say where; uvicorn says it of sockets that it has bound itself."""
+        await super().startup(sockets)
+        log.info("serving on %s", " ".join(addresses(sockets or [])))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -34,10 +53,12 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """The first signal drains, a second one leaves at once."""
-        if self.service.draining:
-            self.should_exit = self.force_exit = True
-            return
+        """The first signal drains; a second one leaves at once, and so does the first where nothing can be answered."""
+        if self.service.draining or not self.service.healthy():
+            log.warning("leaving at once, with %d requests unanswered", len(self.server_state.tasks))
+            logging.shutdown()
+            # Not by way of the event loop: it would tell of every request that is cut off, and wait for the batch.
+            os._exit(0)
         self.service.draining = True
         asyncio.get_running_loop().call_later(self.service.settings.drain_delay_s, self._refuse)
 
@@ -50,13 +71,33 @@ class Serve(Settings):
 
     def cli_cmd(self) -> None:
         """Serve until told to stop; returns when everything in flight is answered."""
-        app = create_app(self)
-        config = uvicorn.Config(
-            app,
-            host=self.host,
-            port=self.port,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=math.ceil(self.drain_timeout_s),
-        )
-        Server(config, app.state.service).run()
+        _allow_open_files(self.max_connections + OTHER_FILES)
+        with bound(self.host, self.port) as sockets:
+            app = create_app(self)
+            gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
+            listen(sockets)
+            Server(configuration(app, self), app.state.service).run(sockets)
+
+
+def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    protocol = partial(Connection, most=settings.max_connections, patience=settings.header_timeout_s)
+    return uvicorn.Config(
+        app,
+        http=cast(type[asyncio.Protocol], protocol),  # all that is asked of it is to be called
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+    )
+
+
+def _allow_open_files(count: int) -> None:
+    """Let this process open so many, as far as it may: many systems give a process 1024 until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if most < count:
+        log.warning("--max-connections: the system allows %d open files (ulimit -Hn); %d may be needed", most, count)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -2,16 +2,20 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lookup_tables.table import LookupTable, TableError, folder
+from lookup_tables.table import Entry, LookupTable, TableError, folder
 from server.admission import Limiter
+from server.allowance import Allowed
 from server.batcher import Batcher
-from server.controller import Controller
+from server.body import Bodies
+from server.controller import Controller, Plan
 from server.engine import Engine, Image, Ranking
 from server.images import Limits
 from server.latencies import table_for
@@ -19,11 +23,23 @@ from server.metrics import Metrics
 from server.monitor import Monitor
 from server.nvml import Gpu, GpuWatch
 from server.settings import Settings
+from server.tenants import ANYONE, Tenant, Tenants
 from stitching.checkpoint import sha256, shipped
 
 log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
+HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
+MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A request that only asks."""
+
+    allowed: Allowed
+    deadline: float
+    tenant: Tenant = ANYONE
 
 
 class Service:
@@ -34,12 +50,19 @@ class Service:
     ) -> None:
         self.settings, self.engine, self.table, self.clock = settings, engine, table, clock
         self.limits = Limits(settings.max_bytes, settings.max_pixels)
-        self.controller = Controller(table)
-        self.limiter = Limiter(
-            settings.max_queue, lambda inside: self.controller.drain_seconds(inside, settings.max_batch)
+        self.controller = Controller(
+            table,
+            max_batch=settings.max_batch,
+            slo=settings.slo,
+            policy=settings.policy,
+            miss_probability=settings.miss_probability,
         )
+        engine.costs = table
+        self.tenants = Tenants.load(settings.tenants) if settings.tenants else Tenants()
+        self.bodies = Bodies(settings.max_body_bytes_in_flight)
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
         self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
+        self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._engine_thread = ThreadPoolExecutor(1, "engine")
@@ -47,9 +70,8 @@ class Service:
             engine,
             self.controller,
             self._engine_thread,
-            settings.max_batch,
             headroom=self.headroom,
-            on_batch=self.metrics.batch_rows.observe,
+            on_batch=self._count,
             clock=self.clock,
         )
         self.draining = self.refusing = False
@@ -60,6 +82,40 @@ class Service:
         """The share of the device that others leave to us."""
         return self.monitor.load.headroom
 
+    def check(self, allowed: Allowed, slack: float) -> None:
+        """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
+        if slack <= 0:
+            return  # what comes next says where its time went
+        queue = self.batcher.queue
+        decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
+        ahead = decoding + queue.floor_before(self.clock() + slack)
+        self.limiter.check(allowed, slack, ahead, self.batcher.running, self.headroom())
+
+    def explain(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> tuple[Entry, Plan]:
+        """The stitch that a request, due in `slack` seconds, would get now, and the plan for its batch."""
+        now, queue = self.clock(), self.batcher.queue
+        return self.controller.explain(queue, Asking(allowed, now + slack, tenant), now, self.headroom())
+
+    def _count(self, plan: Plan) -> None:
+        self.metrics.batch_rows.observe(len(plan.entries))
+        self.metrics.dispatches.labels(plan.reason).inc()
+
+    def healthy(self) -> bool:
+        """Whether batches run: False once one hangs, the device breaks or the loop dies, which only a restart cures."""
+        since = self.batcher.running_since
+        allowed = max(HUNG_AFTER, HUNG_FACTOR * self.batcher.predicted)
+        hung = since is not None and self.clock() - since > allowed
+        return not self.engine.broken and not hung and not any(task.done() for task in self._tasks[:1])
+
+    def failing(self) -> bool:
+        """Whether the last batches all failed; after a while without any it is worth another try."""
+        recent = self.clock() - self.batcher.failed_at < RETRY_AFTER
+        return self.batcher.failed_in_a_row >= MOST_FAILURES and recent
+
+    def ready(self) -> bool:
+        """Whether requests are welcome."""
+        return not self.draining and self.healthy() and not self.failing()
+
     async def start(self) -> None:
         """Start the dispatch loop and the monitor, and warm the engine's own thread."""
         if self._gpu:
@@ -68,13 +124,14 @@ class Service:
         dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
         await loop.run_in_executor(self._engine_thread, self.engine.warm_up, dearest_first)
         self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
+        self._tasks[0].add_done_callback(_tell_of_death)
 
     async def stop(self) -> None:
         """Answer what is queued, then let everything go."""
         self.draining = self.refusing = True
         self.batcher.stop()
         dispatch, watch = self._tasks
-        await dispatch
+        await asyncio.wait([dispatch])
         watch.cancel()
         if self._gpu:
             self._gpu.stop()
@@ -90,13 +147,32 @@ class Service:
         gauge = self.metrics.gauge
         gauge("queue_depth", "Requests waiting for the engine", lambda: self.batcher.queued)
         gauge("requests_inside", "Requests admitted and not yet answered", lambda: self.limiter.inside)
+        gauge("bodies_arriving", "Requests whose body is on its way in", lambda: len(self.bodies.arriving))
+        gauge("body_bytes", "Bytes of requests' bodies in memory", lambda: self.bodies.held)
         gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", self._level_flops)
-        gauge("drift_ratio", "Observed over profiled latency", lambda: self.controller.drift)
+        drift = self.controller.drift
+        gauge("drift_ratio", "Observed over profiled latency", lambda: drift.center)
+        gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: drift.upper)
+        gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
+        gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: drift.missed)
+        gauge("predicted_drain_seconds", "Until all inside could be answered", self._drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
-        gauge("ready", "1 when requests are welcome", lambda: float(not self.draining))
+        gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
+
+    def _promised(self) -> float:
+        return self.controller.drift.miss_probability or math.nan
+
+    def _drain(self) -> float:
+        waiting = self.limiter.floor - self.batcher.running_floor
+        return self.batcher.running + self.controller.drain_seconds(waiting, self.headroom())
 
     def _level_flops(self) -> float:
         return self.controller.level.flops
+
+
+def _tell_of_death(dispatch: asyncio.Task[None]) -> None:
+    if not dispatch.cancelled() and dispatch.exception():
+        log.critical("the loop that runs batches has died; restart the server", exc_info=dispatch.exception())
 
 
 def build(settings: Settings) -> Service:

@@ -9,6 +9,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.controller import MISS_PROBABILITY, POLICY_NAMES
+
 PREFIX = "STITCHSERVE_"
 
 # Kubernetes gives every container the addresses of a Service, under the Service's name: here one called stitchserve.
@@ -39,13 +41,30 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535)
     slo_ms: float = Field(50.0, gt=0, le=3_600_000, description="the deadline of a request that brings none")
+    policy: str = Field("pace", description=f"how stitches are chosen: {POLICY_NAMES}")
+    miss_probability: float | None = Field(
+        MISS_PROBABILITY, gt=0, lt=1, description="share of batches that may take longer than planned; none: no margin"
+    )
+    tenants: Path | None = Field(
+        None, description="TOML file of [[tenants]]: name, key_sha256, weight, min_top1; none: all requests are alike"
+    )
+    admin_key_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256, in hex, of the key that opens PUT /control; none: closed"
+    )
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
-    max_queue: int = Field(256, ge=1, le=1_000_000, description="most requests inside the server at once")
-    decode_threads: int = Field(2, ge=1, le=256, description="threads that decode images")
+    max_queue: int = Field(256, ge=1, le=1_000_000, description="most images that are decoded, wait or run at once")
+    decode_threads: int = Field(
+        2, ge=1, le=256, description="threads that decode images, each with up to 16 bytes of memory per pixel of one"
+    )
     max_bytes: int = Field(10_000_000, ge=1, description="largest body, in bytes")
     max_form_bytes: int = Field(100_000_000, ge=1, description="largest form of several images, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels")
     min_memory_bytes: int = Field(256_000_000, ge=0, description="memory left, below which requests are refused")
+    max_body_bytes_in_flight: int = Field(
+        500_000_000, ge=1, description="most bytes of all requests' bodies in memory; beyond them slow senders give way"
+    )
+    max_connections: int = Field(1000, ge=1, le=1_000_000, description="most connections open at once")
+    header_timeout_s: float = Field(10.0, gt=0, description="longest a request's header may take to arrive")
     body_timeout_s: float = Field(10.0, gt=0, description="longest a body may take to arrive")
     drain_delay_s: float = Field(0.0, ge=0, description="how long to go on serving after SIGTERM, not ready")
     drain_timeout_s: float = Field(30.0, gt=0, description="longest wait for requests in flight at the end")
@@ -61,6 +80,16 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _no_unknown_variable(self) -> Self:
         check_environment(os.environ, type(self).model_fields)
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_one(self) -> Self:
+        largest = max(self.max_bytes, self.max_form_bytes)
+        if self.max_body_bytes_in_flight < largest:
+            raise ValueError(
+                f"max_body_bytes_in_flight: {self.max_body_bytes_in_flight} bytes are less than one body may have by "
+                f"max_bytes and max_form_bytes, {largest}; raise it or lower them"
+            )
         return self
 
     @property

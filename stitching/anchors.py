@@ -1,7 +1,10 @@
 """An anchor: a timm network cut into the steps a stitch walks: stem, blocks, head."""
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
 import timm
@@ -18,11 +21,13 @@ Layout = Literal["tokens", "nhwc", "nchw"]
 class Step:
     """One module call of a route. Two steps are the same step when their names are equal.
 
-    `owns`: the modules whose parameters the papers count for this step; `entry`: what brings the features to a new
-    stage's resolution before its first block, which they count in a route's last segment alone.
+    `kind` names its module class: steps of one kind are built alike and take inputs of one shape, so that a batch takes
+    equally long in each. `owns`: the modules whose parameters the papers count for this step; `entry`: what brings the
+    features to a new stage's resolution before its first block, which they count in a route's last segment alone.
     """
 
     name: str
+    kind: str = field(compare=False)
     run: Callable[[Tensor], Tensor] = field(compare=False)
     owns: tuple[nn.Module, ...] = field(compare=False)
     entry: tuple[nn.Module, ...] = field(compare=False, default=())
@@ -55,15 +60,26 @@ class Anchor:
         """How many blocks the anchor has."""
         return len(self.blocks)
 
+    def stage(self, block: int) -> int:
+        """The stage that a block belongs to."""
+        return bisect_right([*accumulate(self.stages)], block)
+
+
+RESERVED = frozenset({"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+                      "num_classes", "drop_path_rate", "in_chans", "features_only"})  # fmt: skip
+"""Arguments of timm's models that bring weights, or that something else decides."""
+
 
 def build_anchor(spec: AnchorSpec, classes: int, drop_path: float) -> Anchor:
     """A timm model with fresh weights, ready to be cut. Raises ValueError for a model of another kind."""
     if not timm.is_model(spec.timm):  # also keeps hub addresses out
         raise ValueError(f"anchor {spec.name!r}: timm has no model {spec.timm!r}")
+    if reserved := RESERVED & spec.arguments.keys():
+        raise ValueError(f"anchor {spec.name!r}: argument {min(reserved)!r} is not for a family to set")
     arguments = {**spec.arguments, **({"drop_path_rate": drop_path} if drop_path else {})}
     try:
         net = timm.create_model(spec.timm, num_classes=classes, **arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
         raise ValueError(f"anchor {spec.name!r}: {spec.timm!r} does not take {arguments} ({error})") from error
     for kind, cut in CUTS.items():
         if isinstance(net, kind):
@@ -72,21 +88,68 @@ def build_anchor(spec: AnchorSpec, classes: int, drop_path: float) -> Anchor:
     raise ValueError(f"anchor {spec.name!r}: {spec.timm!r} is a {type(net).__name__}; there are seams for {kinds}")
 
 
+def kinds(prefix: str, structures: Sequence[Hashable]) -> list[str]:
+    """A class name for each module: `prefix`, and the number of the first one built alike where not all are.
+
+    deit_ti.block for every block, but swin_ti.block.2 for block 2 and those built like it.
+    """
+    if len(set(structures)) == 1:
+        return [prefix] * len(structures)
+    return [f"{prefix}.{structures.index(structure)}" for structure in structures]
+
+
+def structure(*modules: nn.Module) -> Hashable:
+    """What modules are built of: the types that hold weights or buffers, with their shapes."""
+    return tuple(
+        (type(part).__qualname__, tuple(tuple(tensor.shape) for tensor in tensors))
+        for module in modules
+        for part in module.modules()
+        if (tensors := [*part.parameters(recurse=False), *part.buffers(recurse=False)])
+    )
+
+
+# What a step runs is a module or a partial of its network, so that a deep copy of a model runs the copy's weights.
+
+
+def _whole(name: str, run: Callable[[Tensor], Tensor], *owns: nn.Module) -> Step:
+    """A step that is a class of its own."""
+    return Step(name, name, run, owns)
+
+
+def _embed_vit(net: Any, images: Tensor) -> Tensor:
+    tokens = net._pos_embed(net.patch_embed(images))  # (N, 1 + patches, width)
+    return net.norm_pre(net.patch_drop(tokens))  # type: ignore[no-any-return]
+
+
+def _embed_levit(net: Any, images: Tensor) -> Tensor:
+    features = net.stem(images)
+    return features if net.use_conv else features.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def _embed_resnet(net: Any, images: Tensor) -> Tensor:
+    return net.maxpool(net.act1(net.bn1(net.conv1(images))))  # type: ignore[no-any-return]
+
+
+def _classify(net: Any, features: Tensor) -> Tensor:
+    return net.forward_head(features)  # type: ignore[no-any-return]
+
+
+def _norm_and_classify(net: Any, features: Tensor) -> Tensor:
+    return net.forward_head(net.norm(features))  # type: ignore[no-any-return]
+
+
+def _norm_pre_and_classify(net: Any, features: Tensor) -> Tensor:
+    return net.forward_head(net.norm_pre(features))  # type: ignore[no-any-return]
+
+
 def _cut_vit(name: str, net: Any) -> Anchor:
-    def embed(images: Tensor) -> Tensor:
-        tokens = net._pos_embed(net.patch_embed(images))  # (N, 1 + patches, width)
-        return net.norm_pre(net.patch_drop(tokens))  # type: ignore[no-any-return]
-
-    def norm_and_classify(tokens: Tensor) -> Tensor:
-        return net.forward_head(net.norm(tokens))  # type: ignore[no-any-return]
-
     owns = (net.norm, net.fc_norm, net.head)
     return Anchor(
         net,
-        Step(f"{name}.stem", embed, (net.patch_embed,)),
+        _whole(f"{name}.stem", partial(_embed_vit, net), net.patch_embed),
         _blocks(name, [(net.blocks, ())]),
-        Step(f"{name}.head", norm_and_classify, owns),
-        Step(f"{name}.bare_head", net.forward_head, owns),
+        _whole(f"{name}.head", partial(_norm_and_classify, net), *owns),
+        _whole(f"{name}.bare_head", partial(_classify, net), *owns),
         (len(net.blocks),),
         (net.embed_dim,) * (len(net.blocks) + 1),
         "tokens",
@@ -94,49 +157,36 @@ def _cut_vit(name: str, net: Any) -> Anchor:
 
 
 def _cut_swin(name: str, net: Any) -> Anchor:
-    def norm_and_classify(features: Tensor) -> Tensor:
-        return net.forward_head(net.norm(features))  # type: ignore[no-any-return]
-
     return _staged(
         name, net, [(stage.blocks, _present(stage.downsample)) for stage in net.layers], "nhwc",
-        stem=Step(f"{name}.stem", net.patch_embed, (net.patch_embed,)),
-        head=Step(f"{name}.head", norm_and_classify, (net.norm, net.head)),
+        stem=_whole(f"{name}.stem", net.patch_embed, net.patch_embed),
+        head=_whole(f"{name}.head", partial(_norm_and_classify, net), net.norm, net.head),
     )  # fmt: skip
 
 
 def _cut_levit(name: str, net: Any) -> Anchor:
-    def embed(images: Tensor) -> Tensor:
-        features = net.stem(images)
-        return features if net.use_conv else features.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
-
     heads = tuple(getattr(net, head) for head in ("head", "head_dist") if hasattr(net, head))
     return _staged(
         name, net, [(stage.blocks, _present(stage.downsample)) for stage in net.stages],
         "nchw" if net.use_conv else "tokens",
-        stem=Step(f"{name}.stem", embed, (net.stem,)),
-        head=Step(f"{name}.head", net.forward_head, heads),
+        stem=_whole(f"{name}.stem", partial(_embed_levit, net), net.stem),
+        head=_whole(f"{name}.head", partial(_classify, net), *heads),
     )  # fmt: skip
 
 
 def _cut_resnet(name: str, net: Any) -> Anchor:
-    def embed(images: Tensor) -> Tensor:
-        return net.maxpool(net.act1(net.bn1(net.conv1(images))))  # type: ignore[no-any-return]
-
     return _staged(
         name, net, [(stage, ()) for stage in (net.layer1, net.layer2, net.layer3, net.layer4)], "nchw",
-        stem=Step(f"{name}.stem", embed, (net.conv1, net.bn1)),
-        head=Step(f"{name}.head", net.forward_head, (net.global_pool, net.fc)),
+        stem=_whole(f"{name}.stem", partial(_embed_resnet, net), net.conv1, net.bn1),
+        head=_whole(f"{name}.head", partial(_classify, net), net.global_pool, net.fc),
     )  # fmt: skip
 
 
 def _cut_convnext(name: str, net: Any) -> Anchor:
-    def norm_and_classify(features: Tensor) -> Tensor:
-        return net.forward_head(net.norm_pre(features))  # type: ignore[no-any-return]
-
     return _staged(
         name, net, [(stage.blocks, _present(stage.downsample)) for stage in net.stages], "nchw",
-        stem=Step(f"{name}.stem", net.stem, (net.stem,)),
-        head=Step(f"{name}.head", norm_and_classify, (net.norm_pre, net.head)),
+        stem=_whole(f"{name}.stem", net.stem, net.stem),
+        head=_whole(f"{name}.head", partial(_norm_pre_and_classify, net), net.norm_pre, net.head),
     )  # fmt: skip
 
 
@@ -164,13 +214,17 @@ def _staged(name: str, net: Any, stages: list[Stage], layout: Layout, *, stem: S
 
 
 def _blocks(name: str, stages: Iterable[Stage]) -> tuple[Step, ...]:
-    steps: list[Step] = []
-    for blocks, entry in stages:
-        for index, block in enumerate(blocks):
-            before = () if index else entry
-            run = nn.Sequential(*before, block) if before else block
-            steps.append(Step(f"{name}.blocks.{len(steps)}", run, (block,), before))
-    return tuple(steps)
+    parts = [
+        (stage, () if index else entry, block)
+        for stage, (blocks, entry) in enumerate(stages)
+        for index, block in enumerate(blocks)
+    ]
+    # The stage stands for the resolution, which weights do not always tell.
+    built = [(stage, structure(*before, block)) for stage, before, block in parts]
+    return tuple(
+        Step(f"{name}.blocks.{i}", kind, nn.Sequential(*before, block) if before else block, (block,), before)
+        for i, (kind, (_, before, block)) in enumerate(zip(kinds(f"{name}.block", built), parts, strict=True))
+    )
 
 
 def _present(module: nn.Module) -> tuple[nn.Module, ...]:

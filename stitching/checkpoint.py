@@ -19,10 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stitching.families import FAMILIES, Family, beside
+from stitching.families import FAMILIES, RELEASES, AnchorSpec, Family, beside
 from stitching.families import family as named_family
+from stitching.fitting import check_joins
 from stitching.model import SNNet
-from stitching.released import adapted, timm_names, without_lora
+from stitching.released import adapted, as_released, timm_names
+from stitching.unfilled import unfilled
 
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 STATE_KEYS = ("model", "state_dict")
@@ -48,37 +50,36 @@ def load(family: str, checkpoint: str | Path | None = None, device: str | torch.
     """A family's SN-Net with trained weights, in eval mode and float32.
 
     `checkpoint`: a .safetensors file written by `save`, or a released .pth; None means the weights that ship with the
-    family. Raises ValueError for an unknown family, CheckpointError for a file that does not fit.
+    family. Raises ValueError for an unknown family or one whose anchors do not fit together, CheckpointError for a file
+    that does not fit.
     """
     chosen = named_family(family)
     path = shipped(family) if checkpoint is None else Path(checkpoint)
     if checkpoint is None and not path.is_file():
-        looked = f" ({path} does not exist)" if beside(family) else ""
-        raise CheckpointError(f"no weights ship with family {family!r}{looked}: give the path of its checkpoint")
+        raise CheckpointError(f"no weights ship with family {family!r}: {_remedy(family, path)}")
     tensors = read_tensors(path, chosen)
-    model = _unfilled(chosen)
+    model = unfilled(chosen)
     try:
         state = adapted(model.anchors, tensors)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     check_state(path, f"family {chosen.name!r}", model.state_dict(), state)
     model.load_state_dict(state, assign=True)
+    if beside(family):  # the named ones fit together
+        check_joins(model.float())
     return model.to(device=device, dtype=torch.float32).eval()
 
 
-def _unfilled(family: Family) -> SNNet:
-    """A model whose weights are about to come from a file, and take no time now where that is possible."""
-    with torch.device("meta"):
-        model = SNNet(family)
-    in_files = set(model.state_dict())
-    if all(name in in_files for name, _ in model.named_buffers()):
-        return model
-    return SNNet(family)  # its anchors compute buffers that no file holds
+def _remedy(family: str, path: Path) -> str:
+    if beside(family):
+        return f"{path} does not exist; `stitchserve build` makes it, or give the path of its checkpoint"
+    fetched = f"fetch the released ones with `stitchserve pull {family}`, then " if family in RELEASES else ""
+    return f"{fetched}give the path of its checkpoint"
 
 
 def save(model: SNNet, path: Path) -> str:
     """Write safetensors with the family's name and config in the metadata, whole or not at all; gives its sha256."""
-    state = {key: value.detach().cpu().contiguous() for key, value in without_lora(dict(model.state_dict())).items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in as_released(model.state_dict()).items()}
     config = json.dumps(model.family.config(), sort_keys=True)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,10 +106,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
+def load_anchors(model: SNNet, files: Sequence[Path], *, new_heads: bool = True) -> None:
     """Fill the model's anchors, one file each: a timm network's weights, or an SN-Net of the family to take it from.
 
-    Without files the anchors become timm's pretrained ones, which timm downloads.
+    Without files the anchors become timm's pretrained ones, which timm downloads; where those answer another number of
+    classes than the family has, their heads are new, or CheckpointError without `new_heads`.
     """
     if files and len(files) != len(model.anchors):
         raise CheckpointError(
@@ -116,8 +118,7 @@ def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
         )
     for index, (spec, anchor) in enumerate(zip(model.family.anchors, model.anchors, strict=True)):
         if not files:
-            source = timm.create_model(spec.timm, pretrained=True, num_classes=model.family.classes, **spec.arguments)
-            anchor.load_state_dict(source.state_dict())
+            anchor.load_state_dict(_pretrained(spec, model.family.classes, new_heads))
             continue
         state = read_tensors(files[index])
         prefix = f"anchors.{index}."
@@ -129,6 +130,23 @@ def load_anchors(model: SNNet, files: Sequence[Path]) -> None:
             raise CheckpointError(f"{files[index]}: {error}") from error
         check_state(files[index], f"anchor {spec.name!r}", anchor.state_dict(), state)
         anchor.load_state_dict(state)
+
+
+def _pretrained(spec: AnchorSpec, classes: int, new_heads: bool) -> dict[str, Tensor]:
+    settings = timm.get_pretrained_cfg(spec.timm)
+    if not new_heads and settings and settings.num_classes != classes:
+        raise CheckpointError(
+            f"anchor {spec.name!r}: timm's pretrained {spec.timm!r} answers {settings.num_classes} classes, the family "
+            f"has {classes}; give files of trained anchors as --anchors"
+        )
+    try:
+        net = timm.create_model(spec.timm, pretrained=True, num_classes=classes, **spec.arguments)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"anchor {spec.name!r}: timm's pretrained {spec.timm!r} cannot be had for it ({str(error)[:300]}); give "
+            "files of trained anchors as --anchors"
+        ) from error
+    return dict(net.state_dict())
 
 
 def read_tensors(path: Path, family: Family | None = None) -> dict[str, Tensor]:
@@ -221,8 +239,7 @@ def _others(keys: list[str]) -> str:
 
 def _hint(state: Mapping[str, Tensor]) -> str:
     for family in FAMILIES.values():
-        with torch.device("meta"):
-            model = SNNet(family)
+        model = unfilled(family)
         try:
             named = adapted(model.anchors, state)
         except ValueError:

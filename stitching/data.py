@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,13 +38,17 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images of a folder are varied, in timm's terms; `repeat` is how often in a row an image comes."""
+    """How training images of a folder are varied, in timm's terms; `repeat` is how often in a row an image comes.
+
+    With more than one of `parts`, images in the first of a batch's equal parts are not erased.
+    """
 
     policy: str | None = None
     color_jitter: float = 0.4
     erase: float = 0.0
     crop_mode: str = "rrc"
     repeat: int = 1
+    parts: int = 1
 
 
 PLAIN = Augmentation()
@@ -61,25 +65,27 @@ class Folder:
         self, root: Path, preprocessing: Preprocessing, augmentation: Augmentation = PLAIN, workers: int = 2
     ) -> None:
         self.root, self.preprocessing, self.augmentation, self.workers = root, preprocessing, augmentation, workers
-        self.labels: Sequence[str] = self._open("train", training=True).classes
+        self.labels: Sequence[str] = self._open("train").classes
 
     def training(self, first: int, steps: int, batch: int, seed: int) -> Iterator[Batch]:
         """See Data. A step's images are drawn with replacement between epochs, without within one."""
-        dataset = _Seeded(self._open("train", training=True), seed)
-        order = _Shuffled(len(dataset), batch, first, steps, seed=seed, repeat=self.augmentation.repeat)
+        a = self.augmentation
+        whole = _transform(self.preprocessing, replace(a, erase=0.0))
+        dataset = _Seeded(self._open("train"), whole, _transform(self.preprocessing, a), seed)
+        clean = batch // a.parts if a.parts > 1 else 0
+        order = _Shuffled(len(dataset), batch, first, steps, seed=seed, repeat=a.repeat, clean=clean)
         loader: DataLoader[Batch] = DataLoader(dataset, batch_sampler=order, num_workers=self.workers)
         return iter(loader)
 
     def held_out(self, split: str, batch: int) -> Iterator[Batch]:
         """See Data."""
-        dataset = self._open(split, training=False)
+        dataset = self._open(split, _transform(self.preprocessing))
         if list(dataset.classes) != list(self.labels):
             raise ValueError(f"{self.root / split}: its class folders differ from those of {self.root / 'train'}")
         return iter(DataLoader(dataset, batch_size=batch, num_workers=self.workers))
 
-    def _open(self, split: str, *, training: bool) -> Any:
+    def _open(self, split: str, transform: Any = None) -> Any:
         folder = self.root / split if (self.root / "train").is_dir() else self.root
-        transform = _transform(self.preprocessing, self.augmentation if training else None)
         try:
             return ImageFolder(folder, transform)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -99,39 +105,46 @@ def _transform(p: Preprocessing, augmentation: Augmentation | None = None) -> An
     )  # fmt: skip
 
 
-class _Seeded(Dataset[Batch]):
-    """A data set whose item (index, draw) augments by a seed of its own, in whichever worker it is made."""
+Item = tuple[int, int, bool]
+"""Which image, which of its draws, and whether it stays whole (is not erased)."""
 
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
+
+class _Seeded(Dataset[Batch]):
+    """A data set of pictures whose item augments by a seed of its own, in whichever worker it is made."""
+
+    def __init__(self, dataset: Any, whole: Any, varied: Any, seed: int) -> None:
+        self.dataset, self.whole, self.varied, self.seed = dataset, whole, varied, seed
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        index, draw = key
+    def __getitem__(self, item: Item) -> Batch:
+        index, draw, whole = item
+        picture, label = self.dataset[index]
         with seeded(self.seed, index, draw):
-            return self.dataset[index]  # type: ignore[no-any-return]
+            return (self.whole if whole else self.varied)(picture), label
 
 
 class _Shuffled:
-    """Batches of (index, draw): epoch after epoch shuffled, cut into steps, from step `first` on.
+    """Batches of items: epoch after epoch shuffled, cut into steps, from step `first` on.
 
-    An epoch has every index `repeat` times in a row, each a draw of its own.
+    An epoch has every index `repeat` times in a row, each a draw of its own; the first `clean` items of a batch stay
+    whole.
     """
 
-    def __init__(self, length: int, batch: int, first: int, steps: int, *, seed: int, repeat: int) -> None:
+    def __init__(self, length: int, batch: int, first: int, steps: int, *, seed: int, repeat: int, clean: int) -> None:
         self.length, self.batch, self.first, self.steps, self.seed = length, batch, first, steps, seed
-        self.repeat = repeat
+        self.repeat, self.clean = repeat, clean
 
     def __len__(self) -> int:
         return self.steps - self.first
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Item]]:
         epoch, skip = divmod(self.first * self.batch, self.length * self.repeat)
         stream = islice(self._stream(epoch), skip, None)
         for _ in range(self.first, self.steps):
-            yield list(islice(stream, self.batch))
+            drawn = islice(stream, self.batch)
+            yield [(index, draw, place < self.clean) for place, (index, draw) in enumerate(drawn)]
 
     def _stream(self, epoch: int) -> Iterator[tuple[int, int]]:
         while True:

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import Field as Limits
@@ -13,6 +13,8 @@ from pydantic import Field as Limits
 from stitching.rules import Paired, Rule, Staged, TwoWay
 
 Name = Annotated[str, Limits(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Finite = Annotated[float, Limits(allow_inf_nan=False)]
+Positive = Annotated[float, Limits(gt=0, allow_inf_nan=False)]
 FILES = (".toml", ".json")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -39,9 +41,9 @@ class Preprocessing:
 
     size: Annotated[int, Limits(ge=1, le=4096)] = 224
     crop: Annotated[float, Limits(gt=0, le=1)] = 0.875
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[Finite, Finite, Finite] = IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def _from_file(path: Path) -> Family:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ValueError(f"{path}: {where}: {first['msg']}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     if described.name in FAMILIES:
         raise ValueError(f"{path}: name: {described.name!r} is a family that exists; choose another")

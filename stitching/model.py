@@ -1,15 +1,18 @@
 """SNNet: anchors and stitching layers, and the one walk through them that serves every stitch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
-from stitching.anchors import Step, build_anchor
+from stitching.anchors import Step, build_anchor, kinds, structure
 from stitching.families import Family
 from stitching.layers import StitchingLayer
 from stitching.stitch import Join, LayerKey, Stitch
-from stitching.wavefront import run_mixed
+from stitching.wavefront import Schedule, run_mixed, schedule
+
+MOST_SCHEDULES = 1024
+"""How many mixtures' schedules a model remembers."""
 
 
 class SNNet(nn.Module):
@@ -31,18 +34,39 @@ class SNNet(nn.Module):
             self.stitches = family.rule.stitches([seam.stages for seam in self.seams])
         except ValueError as error:
             raise ValueError(f"family {family.name!r}: {error}") from error
+        self._schedules: dict[tuple[Stitch, ...], Schedule[Step]] = {}
         self.joins = tuple(sorted({join for stitch in self.stitches for join in stitch.joins()}))
         self.stitch_layers = nn.ModuleDict()
-        self._layer_steps: dict[LayerKey, Step] = {}
+        first: dict[LayerKey, Join] = {}
         for join in self.joins:
-            if join.layer not in self._layer_steps:
-                layer = self._new_layer(join, family.lora_rank if lora else 0)
-                self._layer_steps[join.layer] = Step(_keep(self.stitch_layers, join.layer, layer), layer, (layer,))
+            first.setdefault(join.layer, join)
+        layers = {key: self._new_layer(join, family.lora_rank if lora else 0) for key, join in first.items()}
+        kind_of = self._layer_kinds(first, layers)
+        self._layer_steps = {
+            key: Step(_keep(self.stitch_layers, key, layer), kind_of[key], layer, (layer,))
+            for key, layer in layers.items()
+        }
+
+    def _layer_kinds(
+        self, joins: Mapping[LayerKey, Join], layers: Mapping[LayerKey, StitchingLayer]
+    ) -> dict[LayerKey, str]:
+        """The module class of each stitching layer, which stands at its join."""
+        names = self.family.anchor_names
+        kind_of: dict[LayerKey, str] = {}
+        for front, end in sorted({(join.front, join.end) for join in joins.values()}):
+            keys = [key for key, join in joins.items() if (join.front, join.end) == (front, end)]
+            built = [(self.seams[front].stage(joins[key].stop - 1), structure(layers[key])) for key in keys]
+            kind_of |= zip(keys, kinds(f"{names[front]}>{names[end]}", built), strict=True)
+        return kind_of
 
     def _new_layer(self, join: Join, rank: int) -> StitchingLayer:
         front, end = self.seams[join.front], self.seams[join.end]
         widths = front.widths[join.stop], end.widths[join.start]
-        return StitchingLayer(*widths, front.layout, end.layout, rank)
+        try:
+            return StitchingLayer(*widths, front.layout, end.layout, rank)
+        except ValueError as error:
+            names = " and ".join(repr(self.family.anchor_names[anchor]) for anchor in (join.front, join.end))
+            raise ValueError(f"family {self.family.name!r}: anchors {names}: {error}") from error
 
     def layer(self, key: LayerKey) -> StitchingLayer:
         """The stitching layer of that key."""
@@ -70,11 +94,27 @@ class SNNet(nn.Module):
         together. Raises ValueError when the sequence's length is not N.
         """
         if not isinstance(stitch, Stitch):
-            return run_mixed(images, [self.path(s) for s in stitch])
+            return self._mixed(images, stitch)
         x = images
         for step in self.path(stitch):
             x = step(x)
         return x
+
+    def _mixed(self, images: Tensor, stitches: Sequence[Stitch]) -> Tensor:
+        if len(stitches) != len(images) or not len(images):
+            raise ValueError(
+                f"{len(images)} images but {len(stitches)} stitches: a mixed batch needs one stitch per row"
+            )
+        rows: dict[Stitch, list[int]] = {}
+        for row, stitch in enumerate(stitches):
+            rows.setdefault(stitch, []).append(row)
+        mixture = tuple(sorted(rows, key=lambda stitch: stitch.id))
+        plan = self._schedules.get(mixture)
+        if plan is None:
+            if len(self._schedules) >= MOST_SCHEDULES:
+                self._schedules.clear()
+            plan = self._schedules[mixture] = schedule([self.path(stitch) for stitch in mixture])
+        return run_mixed(images, [rows[stitch] for stitch in mixture], plan)
 
 
 def _keep(layers: nn.ModuleDict, key: LayerKey, layer: nn.Module) -> str:

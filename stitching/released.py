@@ -48,6 +48,11 @@ def adapted(anchors: nn.ModuleList, state: State) -> dict[str, Tensor]:
     return without_lora(result)
 
 
+def as_released(state: State) -> dict[str, Tensor]:
+    """A trained network's tensors as a file holds them: without a second set of norms, corrections folded in."""
+    return without_lora({key: value for key, value in state.items() if not TRAINING_ONLY.search(key)})
+
+
 def without_lora(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with every correction folded into its weight. ValueError, naming the key, where it does not fit."""
     for key in [key for key in state if key.endswith(".lora_A")]:

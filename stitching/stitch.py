@@ -38,6 +38,9 @@ class Stitch:
     segments: tuple[Segment, ...]
     layers: tuple[LayerKey, ...] = ()
 
+    def __hash__(self) -> int:
+        return self.id  # a mixed batch looks up every row's stitch
+
     @property
     def is_anchor(self) -> bool:
         """Whether this is one anchor alone, run from end to end."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import DropPath
+from timm.layers import DropPath, convert_splitbn_model
 from timm.optim import create_optimizer_v2
-from timm.utils import dispatch_clip_grad
+from timm.utils import dispatch_clip_grad, distribute_bn
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from stitching import checkpoint, least_squares
 from stitching.data import Augmentation, open_data, seeded
 from stitching.drawing import draw, drawable, groups
 from stitching.families import family as named_family
+from stitching.fitting import check_joins
 from stitching.model import SNNet
 from stitching.objective import load_teacher, mixer, objective
 from stitching.train_config import TrainConfig
@@ -38,7 +39,9 @@ def train(config: TrainConfig) -> Path:
         torch.set_num_threads(config.threads)
     with _process_group() as rank:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
-        augmentation = Augmentation(config.augment, config.color_jitter, config.erase, config.crop_mode, config.repeat)
+        augmentation = Augmentation(
+            config.augment, config.color_jitter, config.erase, config.crop_mode, config.repeat, config.split_bn
+        )
         data = open_data(config.data, named_family(config.family), config.curriculum, augmentation)
         with seeded(config.seed):
             model = starting_model(config).to(device).train()
@@ -74,6 +77,8 @@ def train(config: TrainConfig) -> Path:
             optimizer.zero_grad()
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.3f}", stitch=stitch.id, refresh=False)
+            if step + 1 == config.steps and distributed.is_initialized():
+                distribute_bn(model, distributed.get_world_size(), reduce=True)
             if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
                 save_state(config, step + 1, model, optimizer, scaler)
         bar.close()
@@ -101,8 +106,15 @@ def _process_group() -> Iterator[int]:
 def starting_model(config: TrainConfig) -> SNNet:
     """The network before its first step: from a checkpoint, from joined anchors, or fresh."""
     model = _fresh(config)
-    if (config.out / "last.pt").is_file():
-        return model  # about to be resumed, weights and all
+    check_joins(model)
+    if not (config.out / "last.pt").is_file():  # which is about to give the weights
+        _fill(config, model)
+    if config.split_bn > 1:
+        _split_norms(model, config.split_bn)
+    return model
+
+
+def _fill(config: TrainConfig, model: SNNet) -> None:
     if config.start:
         known = checkpoint.load(config.family, config.start).state_dict()
         model.load_state_dict({**model.state_dict(), **known})  # corrections of stitching layers start at nothing
@@ -116,7 +128,14 @@ def starting_model(config: TrainConfig) -> SNNet:
             if not hasattr(seam.net, "pos_embed"):
                 raise ValueError(f"position_std: family {config.family!r} has anchors without position embeddings")
             nn.init.normal_(seam.net.pos_embed, std=config.position_std)
-    return model
+
+
+def _split_norms(model: SNNet, parts: int) -> None:
+    """Give each part of a batch batch norms of its own, all as they are now; only the first part's are saved."""
+    for name, seam in zip(model.family.anchor_names, model.seams, strict=True):
+        if any(isinstance(module, nn.BatchNorm1d) for module in seam.net.modules()):
+            raise ValueError(f"split_bn: anchor {name!r} has batch norms over tokens, which cannot be split")
+        convert_splitbn_model(seam.net, parts)
 
 
 def _fresh(config: TrainConfig) -> SNNet:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from stitching.families import family as named_family
 
 _TAUGHT = {"teacher": "regnety_160.deit_in1k", "distillation": "hard", "alpha": 0.5}
 _RANDAUGMENT = {"augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4}
@@ -15,7 +17,7 @@ _TRANSFORMER = {
 _RESNET = {
     **_TAUGHT, **_RANDAUGMENT, "init_images": 100, "batch": 128, "steps": 37_530, "warmup": 6_255, "warmup_lr": 1e-5,
     "optimizer": "sgd", "lr": 0.05, "anchor_lr": 0.1, "min_lr": 0.0, "weight_decay": 2e-5, "erase": 0.6,
-    "smoothing": 0.1,
+    "smoothing": 0.1, "split_bn": 2,
 }  # fmt: skip
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -33,11 +35,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "init_images": 100, "batch": 64, "steps": 125_100, "warmup": 12_510, "warmup_lr": 1e-7, "optimizer": "lamb",
         "lr": 3e-5, "min_lr": 1e-5, "weight_decay": 0.02, "augment": "3a", "color_jitter": 0.3, "crop_mode": "rkrc",
         "cutmix": 1.0, "smoothing": 0.1, "repeat": 3, "drop_path_rule": "constant", "flops_group": 1e9,
+        "drop_path": {"deit3_s": 0.05, "deit3_b": 0.15, "deit3_l": 0.4},
     },
 }  # fmt: skip
 """The articles' recipes for ImageNet on 8 processes, their epochs written as steps (batches of 8 x `batch` images).
 
-Not carried over: split batch norms (resnet). v2's drop-path differs by anchor: 0.05 for S, 0.15 for B, 0.4 for L.
+A drop_path that differs by anchor is written by the anchors' names.
 """
 
 
@@ -84,6 +87,9 @@ class TrainConfig(BaseModel):
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
     drop_path: tuple[float, ...] = Field((0.0,), min_length=1, description="one rate, or one for each anchor")
     drop_path_rule: Literal["linear", "constant"] = Field("linear", description="how it grows over an anchor's blocks")
+    split_bn: int = Field(
+        1, ge=1, description="parts of a batch with batch norms each; the first, whose norms are kept, is not erased"
+    )
     teacher: str | None = Field(None, description="timm model to distil from")
     teacher_checkpoint: Path | None = Field(
         None, description="the teacher's weights; without it timm's pretrained ones"
@@ -104,9 +110,26 @@ class TrainConfig(BaseModel):
             return given
         if given["preset"] not in PRESETS:
             raise ValueError(f"preset: no {given['preset']!r}; there are {', '.join(PRESETS)}")
-        return {**PRESETS[given["preset"]], **given}
+        recipe = {**PRESETS[given["preset"]], **given}
+        if isinstance(recipe.get("drop_path"), Mapping) and "family" in recipe:
+            recipe["drop_path"] = _of_anchors(recipe["drop_path"], recipe["family"])
+        return recipe
+
+    @model_validator(mode="after")
+    def _has_equal_parts(self) -> Self:
+        if self.batch % self.split_bn:
+            raise ValueError(f"split_bn: a batch of {self.batch} images has no {self.split_bn} equal parts")
+        return self
 
     @field_validator("drop_path", mode="before")
     @classmethod
     def _one_rate_is_a_list(cls, rate: Any) -> Any:
         return (rate,) if isinstance(rate, int | float) else rate
+
+
+def _of_anchors(rates: Mapping[str, float], family: str) -> tuple[float, ...]:
+    names = named_family(family).anchor_names
+    unknown = [name for name in names if name not in rates]
+    if unknown:
+        raise ValueError(f"drop_path: the preset has no rate for anchor {unknown[0]!r}; give one for each anchor")
+    return tuple(rates[name] for name in names)

@@ -1,17 +1,24 @@
 """Several stitches in one batch: rows that stand at the same step run it together.
 
-Cellular batching (Gao et al., EuroSys 2018) applied to stitched networks.
+Cellular batching (Gao et al., EuroSys 2018) applied to stitched networks. `schedule` decides, once for a set of paths;
+`run_mixed` only follows. Rows are laid so that those who go on together lie together: then a step's input is a slice of
+an earlier output, and rows are copied only where they come together from different steps.
 """
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import groupby
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 StepKind = TypeVar("StepKind", bound=Hashable)
+Run = TypeVar("Run", bound=Callable[[Tensor], Tensor])
+
+IMAGES = -1
+"""The source of what has not been through any call yet."""
 
 
 def order(paths: Sequence[Sequence[StepKind]]) -> list[tuple[StepKind, frozenset[int]]]:
@@ -20,68 +27,178 @@ def order(paths: Sequence[Sequence[StepKind]]) -> list[tuple[StepKind, frozenset
     A step runs once everybody who will ever need it stands at it. Where paths wait for one another in a circle
     (small to large beside large to small), the step with the most paths waiting goes first.
     """
-    position = [0] * len(paths)
     ahead = Counter(step for path in paths for step in path)
+    waiting: dict[StepKind, set[int]] = {}
+    position = [0] * len(paths)
+    for index, path in enumerate(paths):
+        if path:
+            waiting.setdefault(path[0], set()).add(index)
     calls: list[tuple[StepKind, frozenset[int]]] = []
-    while +ahead:
-        waiting: dict[StepKind, set[int]] = {}
-        for index, path in enumerate(paths):
-            if position[index] < len(path):
-                waiting.setdefault(path[position[index]], set()).add(index)
+    while waiting:
         complete = [step for step, members in waiting.items() if len(members) == ahead[step]]
         for step in complete or [max(waiting, key=lambda step: len(waiting[step]))]:
-            calls.append((step, frozenset(waiting[step])))
-            ahead[step] -= len(waiting[step])
-            for index in waiting[step]:
+            members = waiting.pop(step)
+            calls.append((step, frozenset(members)))
+            ahead[step] -= len(members)
+            for index in members:
                 position[index] += 1
+                if position[index] < len(paths[index]):
+                    waiting.setdefault(paths[index][position[index]], set()).add(index)
     return calls
 
 
-class Cohort(NamedTuple):
-    """Groups of rows whose features lie in one tensor, in the order of `groups`."""
+@dataclass(frozen=True)
+class Part:
+    """Rows of one tensor: those of `groups`, which lie behind those of the groups `before`.
 
-    groups: tuple[int, ...]
-    features: Tensor
-
-
-def run_mixed(images: Tensor, paths: Sequence[Sequence[Callable[[Tensor], Tensor]]]) -> Tensor:
-    """Images (N, ...) and one path of steps per row -> outputs (N, ...) in the rows' order.
-
-    Rows with equal paths travel as one group. Raises ValueError when there is not one path per row.
+    `source` is the number of the call that gave the tensor; `whole` when nothing lies before or behind.
     """
-    if len(paths) != len(images):
-        raise ValueError(f"{len(images)} images but {len(paths)} stitches: a mixed batch needs one stitch per row")
-    rows_of: dict[tuple[Callable[[Tensor], Tensor], ...], list[int]] = {}
-    for row, path in enumerate(paths):
-        rows_of.setdefault(tuple(path), []).append(row)
-    sizes = [len(rows) for rows in rows_of.values()]
-    everyone = frozenset(range(len(sizes)))
-    permutation = torch.tensor([row for rows in rows_of.values() for row in rows], device=images.device)
-    cohorts = [Cohort(tuple(everyone), images[permutation])]
-    for step, groups in order(list(rows_of)):
-        together, cohorts = _gather(cohorts, groups, sizes)
-        cohorts.append(Cohort(together.groups, step(together.features)))
-    together, _ = _gather(cohorts, everyone, sizes)
-    rows = [row for group in together.groups for row in list(rows_of.values())[group]]
-    return together.features[torch.tensor(rows, device=images.device).argsort()]
+
+    source: int
+    before: tuple[int, ...]
+    groups: tuple[int, ...]
+    whole: bool
 
 
-def _gather(cohorts: Sequence[Cohort], wanted: frozenset[int], sizes: Sequence[int]) -> tuple[Cohort, list[Cohort]]:
-    """One cohort of the wanted groups, and what is left of the others. Copies only where features lie apart."""
-    parts = [part for cohort in cohorts for part in _split(cohort, wanted, sizes)]
-    taken = [part for part in parts if part.groups[0] in wanted]
-    left = [part for part in parts if part.groups[0] not in wanted]
-    if len(taken) == 1:
-        return taken[0], left
-    groups = tuple(group for part in taken for group in part.groups)
-    return Cohort(groups, torch.cat([part.features for part in taken])), left
+@dataclass(frozen=True)
+class Call(Generic[StepKind]):
+    """One call: the step, the parts that make its input in this order, and the tensors not needed thereafter."""
+
+    step: StepKind
+    parts: tuple[Part, ...]
+    done: tuple[int, ...]
 
 
-def _split(cohort: Cohort, wanted: frozenset[int], sizes: Sequence[int]) -> Iterable[Cohort]:
-    """The cohort cut, without copying, into runs of groups that are all wanted or all not."""
-    start = 0
-    for _, run in groupby(cohort.groups, key=lambda group: group in wanted):
-        groups = tuple(run)
-        rows = sum(sizes[group] for group in groups)
-        yield Cohort(groups, cohort.features.narrow(0, start, rows))
-        start += rows
+@dataclass(frozen=True)
+class Schedule(Generic[StepKind]):
+    """The calls for some paths, a group of rows each. Says nothing of how many rows a group has.
+
+    `first` is the order in which the groups lie among the images, `last` that of the outputs, made of `outputs`.
+    """
+
+    first: tuple[int, ...]
+    calls: tuple[Call[StepKind], ...]
+    outputs: tuple[Part, ...]
+    last: tuple[int, ...]
+
+
+def schedule(paths: Sequence[Sequence[StepKind]]) -> Schedule[StepKind]:
+    """The schedule of these paths, one group each; at least one path."""
+    calls = order(paths)
+    ahead: list[list[int]] = [[] for _ in paths]
+    for number, (_, members) in enumerate(calls):
+        for group in members:
+            ahead[group].append(number)
+    layout = _Layout(ahead)
+    first = layout.cohorts[0].groups
+    planned = tuple(Call(step, *layout.gather(number, members)) for number, (step, members) in enumerate(calls))
+    everyone = frozenset(range(len(paths)))
+    outputs, _ = layout.gather(len(calls), everyone)
+    return Schedule(first, planned, outputs, layout.cohorts[0].groups)
+
+
+class _Cohort:
+    """The groups whose rows lie in one tensor, in this order; those not `staying` have gone on to another."""
+
+    def __init__(self, source: int, groups: tuple[int, ...]) -> None:
+        self.source, self.groups, self.staying = source, groups, frozenset(groups)
+
+
+class _Layout:
+    """Where the groups lie while the calls are planned, each in the cohort of its last call.
+
+    `ahead` are the numbers of the calls each group takes part in.
+    """
+
+    def __init__(self, ahead: Sequence[list[int]]) -> None:
+        self._ahead = ahead
+        everyone = _Cohort(IMAGES, self._together(range(len(ahead)), IMAGES))
+        self.cohorts = [everyone] * len(ahead)
+
+    def gather(self, number: int, members: frozenset[int]) -> tuple[tuple[Part, ...], tuple[int, ...]]:
+        """The parts that bring a call's members together, and the sources that nobody needs thereafter."""
+        cohort = self.cohorts[next(iter(members))]
+        if cohort.staying == members and len(cohort.groups) == len(members):  # as after most blocks
+            part = Part(cohort.source, (), cohort.groups, whole=True)
+            cohort.source = number
+            return (part,), (part.source,)
+        left = list({id(cohort): cohort for cohort in map(self.cohorts.__getitem__, members)}.values())
+        runs, parts = self._collected(number, members, left)
+        together = _Cohort(number, tuple(group for run in runs for group in run))
+        for cohort in left:
+            cohort.staying -= members
+        for group in members:
+            self.cohorts[group] = together
+        return parts, tuple(cohort.source for cohort in left if not cohort.staying)
+
+    def _collected(
+        self, number: int, members: frozenset[int], cohorts: Sequence[_Cohort]
+    ) -> tuple[list[list[int]], tuple[Part, ...]]:
+        """The members in runs that lie side by side, and these as parts."""
+        places = {
+            group: (cohort, at)
+            for cohort in sorted(cohorts, key=lambda cohort: cohort.source, reverse=True)
+            for at, group in enumerate(cohort.groups)
+            if group in members and group in cohort.staying
+        }
+        runs = _runs(places, places)
+        if len(runs) > 1:  # they are copied anyhow: the best moment to bring them in order
+            runs = _runs(self._together(members, number), places)
+        return runs, tuple(_part(*places[run[0]], tuple(run)) for run in runs)
+
+    def _together(self, groups: Iterable[int], number: int) -> tuple[int, ...]:
+        """The groups, those side by side whose ways part latest after this call."""
+        return tuple(sorted(groups, key=lambda group: self._after(group, number)))
+
+    def _after(self, group: int, number: int) -> list[int]:
+        calls = self._ahead[group]
+        return calls[bisect_right(calls, number) :]
+
+
+def _runs(groups: Iterable[int], places: Mapping[int, tuple[_Cohort, int]]) -> list[list[int]]:
+    """The groups cut where the next one does not lie right behind."""
+    runs: list[list[int]] = []
+    behind = None
+    for group in groups:
+        cohort, at = places[group]
+        if behind == (cohort, at):
+            runs[-1].append(group)
+        else:
+            runs.append([group])
+        behind = cohort, at + 1
+    return runs
+
+
+def _part(cohort: _Cohort, at: int, groups: tuple[int, ...]) -> Part:
+    return Part(cohort.source, cohort.groups[:at], groups, whole=len(groups) == len(cohort.groups))
+
+
+def run_mixed(images: Tensor, rows: Sequence[Sequence[int]], plan: Schedule[Run]) -> Tensor:
+    """Images (N, ...) and a schedule whose group i has the images' `rows[i]` -> outputs (N, ...) in the images' order.
+
+    Every image must be in one group.
+    """
+    sizes = [len(group) for group in rows]
+    tensors = {IMAGES: _reordered(images, [row for group in plan.first for row in rows[group]])}
+    for number, call in enumerate(plan.calls):
+        x = _collected(tensors, call.parts, sizes)
+        for source in call.done:
+            del tensors[source]
+        tensors[number] = call.step(x)
+        del x
+    found = [row for group in plan.last for row in rows[group]]
+    return _reordered(_collected(tensors, plan.outputs, sizes), sorted(range(len(found)), key=found.__getitem__))
+
+
+def _collected(tensors: Mapping[int, Tensor], parts: Sequence[Part], sizes: Sequence[int]) -> Tensor:
+    taken = [
+        tensors[part.source]
+        if part.whole
+        else tensors[part.source].narrow(0, sum(sizes[g] for g in part.before), sum(sizes[g] for g in part.groups))
+        for part in parts
+    ]
+    return taken[0] if len(taken) == 1 else torch.cat(taken)
+
+
+def _reordered(rows: Tensor, places: list[int]) -> Tensor:
+    return rows if places == list(range(len(places))) else rows[torch.tensor(places, device=rows.device)]

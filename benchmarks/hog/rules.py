@@ -22,19 +22,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import mean
-from typing import Any
 
 from lookup_tables.table import Latency, LookupTable, Measurement, folder
+from server.allowance import Allowed
 from server.budget import Budget
 from server.controller import Controller
+from server.drift import Drift
 
 START, STOP, END = 20.0, 40.0, 60.0
 SPANS = ((START, START + 2), (START + 2, STOP), (STOP, STOP + 2), (STOP + 2, END))
 SAMPLE_EVERY = 0.25
-WEIGHT = 0.1  # of the newest batch, as in drift
 HOG_SAYS = 0.5
 FIXED, PER_FLOP, MAX_BATCH = 1.5e-3, 3e-11, 32  # seconds a batch, seconds a FLOP: digits on two cores, roughly
-RULES = ("none", "product", "model", "once")
 HOGS = {"no harm": (1.0, 0.05), "2x": (2.0, 0.2), "3x": (3.0, 0.4), "6x": (6.0, 0.5)}
 
 
@@ -43,7 +42,7 @@ class Request:
     """What waits: as the controller sees it."""
 
     arrived: float
-    allowed: Any
+    allowed: Allowed
     deadline: float
 
 
@@ -65,20 +64,31 @@ class Scene:
     noise: float
 
 
-class Rule:
-    """What a controller is told of headroom, and what its drift is told of a batch."""
+class Ignoring(Drift):
+    """Without headroom."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.seen = name, 1.0
+    def left(self, headroom: float) -> float:  # noqa: ARG002
+        """All of it."""
+        return 1.0
 
-    def told(self, headroom: float) -> float:
-        """The factor of the pace."""
-        return {"none": 1.0, "once": min(1.0, headroom / self.seen)}.get(self.name, headroom)
 
-    def ratio(self, ratio: float, headroom: float) -> float:
-        """What drift learns from a batch that took `ratio` times the table's seconds."""
-        self.seen *= (headroom / self.seen) ** WEIGHT
-        return ratio * headroom if self.name == "model" else ratio
+class Twice(Drift):
+    """Headroom beside a drift that learns the same."""
+
+    def left(self, headroom: float) -> float:
+        """The headroom itself."""
+        return headroom
+
+
+class Modelled(Twice):
+    """Headroom as a part of the prediction."""
+
+    def observe(self, ratio: float, headroom: float = 1.0) -> None:
+        """Learn only what headroom did not say."""
+        super().observe(ratio * headroom)
+
+
+RULES: dict[str, type[Drift]] = {"none": Ignoring, "product": Twice, "model": Modelled, "once": Drift}
 
 
 def made_up_table() -> LookupTable:
@@ -89,10 +99,11 @@ def made_up_table() -> LookupTable:
     return replace(shipped, latency=Latency("made-up", tuple(Measurement(s, n, t, t, 100) for s, n, t in took), {}))
 
 
-def simulate(rule: Rule, table: LookupTable, scene: Scene, promise: float | None, seed: int) -> Iterator[Outcome]:
+def simulate(drift: Drift, table: LookupTable, scene: Scene, seed: int) -> Iterator[Outcome]:
     """One run of a minute."""
     chance, arriving = random.Random(seed), random.Random(-1 - seed)
-    controller = Controller(table, max_batch=MAX_BATCH, slo=scene.slo, miss_probability=promise)
+    controller = Controller(table, max_batch=MAX_BATCH, slo=scene.slo)
+    controller.drift = drift
     allowed = controller.allow(Budget())
     queue: deque[Request] = deque()
     now, arrival = 0.0, arriving.expovariate(scene.rate)
@@ -107,13 +118,13 @@ def simulate(rule: Rule, table: LookupTable, scene: Scene, promise: float | None
             yield Outcome(queue.popleft().arrived, 0.0)
         if not queue:
             continue
-        plan = controller.plan(list(queue), allowed.floor * len(queue), now, rule.told(headroom))
+        plan = controller.plan(list(queue), allowed.floor * len(queue), now, headroom)
         for _ in range(plan.doomed):
             yield Outcome(queue.popleft().arrived, 0.0)
         hogged = START <= now < STOP
         ratio = chance.lognormvariate(0, scene.noise if hogged else 0.05) * (scene.slow if hogged else 1.0)
         now += plan.predicted * ratio
-        controller.drift.observe(rule.ratio(ratio, headroom))
+        controller.observe(plan, plan.predicted * ratio)
         for entry in plan.entries:
             request = queue.popleft()
             yield Outcome(request.arrived, (entry.top1 or 0.0) if now <= request.deadline else 0.0)
@@ -141,7 +152,7 @@ def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--miss-probability", type=float, default=None)
+    parser.add_argument("--miss-probability", type=float, help="the controller's promise; none: no margin")
     arguments = parser.parse_args()
     table = made_up_table()
     dearest = table.frontier()[-1].stitch
@@ -151,10 +162,10 @@ def main() -> None:
     for rate, slo in loads:
         for hog, (slow, noise) in HOGS.items():
             print(f"{rate:.0f} requests/s, SLO {slo * 1e3:.0f} ms, hog {hog}:")
-            for name in RULES:
+            for name, drift in RULES.items():
                 scene = Scene(rate, slo, slow, noise)
-                seeds = range(arguments.seeds)
-                runs = [simulate(Rule(name), table, scene, arguments.miss_probability, seed) for seed in seeds]
+                drifts = [drift(arguments.miss_probability) for _ in range(arguments.seeds)]
+                runs = [simulate(drift, table, scene, seed) for seed, drift in enumerate(drifts)]
                 print(f"    {name:8}{summary([outcome for run in runs for outcome in run])}", flush=True)
 
 

@@ -1,5 +1,6 @@
 """The picture is a picture of the table."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,12 +8,18 @@ from xml.etree import ElementTree
 import matplotlib.image
 import pytest
 
+from lookup_tables.latency import Latency, Measurement
 from lookup_tables.plot import plot
 from lookup_tables.table import Cost, LookupTable, TableError, folder
 
 FOLDER = Path(__file__).parent / "small"
 SMALL = LookupTable.load(FOLDER, FOLDER / "latency.cpu-test.csv")
 DEIT = LookupTable.load(folder("deit_ti_s_b"))
+
+
+def measurements() -> tuple[Measurement, ...]:
+    assert SMALL.latency
+    return SMALL.latency.measurements
 
 
 def svg(table: LookupTable, out: Path, cost: Cost = "flops", rows: int = 1) -> str:
@@ -36,6 +43,16 @@ def test_the_picture_names_anchors_axes_and_counts(tmp_path: Path) -> None:
 
 def test_small_networks_are_drawn_in_mflops(tmp_path: Path) -> None:
     assert "<!-- MFLOPs (multiply-adds) -->" in svg(SMALL, tmp_path / "small.svg")
+
+
+def test_numbers_on_the_axis_are_plain(tmp_path: Path) -> None:
+    text = svg(LookupTable.load(folder("levit_192_256")), tmp_path / "levit.svg")
+    assert "<!-- MFLOPs (multiply-adds) -->" in text
+    assert "<!-- 700 -->" in text
+    fast = replace(SMALL, latency=Latency("fast", tuple(replace(m, p50=m.p50 / 1e4) for m in measurements())))
+    text = svg(fast, tmp_path / "fast.svg", "latency")
+    assert re.search(r"<!-- 0\.0*[1-9] -->", text)
+    assert not re.search(r"<!-- \d(\.\d+)?e", text)
 
 
 def test_latency_is_drawn_for_the_batch_asked_for(tmp_path: Path) -> None:

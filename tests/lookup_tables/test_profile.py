@@ -2,14 +2,16 @@
 
 import io
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_tables.latency import Latency
-from lookup_tables.profile import device_slug, nearest_rank, profile
+from lookup_tables.latency import Latency, Measurement
+from lookup_tables.profile import Modules, checked, device_slug, nearest_rank, profile
+from lookup_tables.table import LookupTable
 
 Pair = tuple[int, int]
 
@@ -37,6 +39,76 @@ class Device:
             clock=lambda: self.now,
             progress=False,
         )
+
+    def run_timed(self, stitch: int, batch: int) -> list[tuple[str, float]]:
+        """Passes a stem and as many blocks as the stitch's number says, which take 1, 2, 3, … seconds."""
+        self.runs.append((-stitch, batch))
+        return [("stem", 1.0 * batch), *(("block", float(n)) for n in range(1, stitch + 1))]
+
+
+def test_modules_are_measured_within_the_same_rounds() -> None:
+    device = Device()
+    latency = profile(
+        device.run, [3], [1, 2], "cpu-test", modules=Modules(device.run_timed, [4, 6]), rounds=3, progress=False
+    )
+    assert device.runs == [(3, 1), (3, 2), (-4, 1), (-4, 2), (-6, 1), (-6, 2)] * 4
+    assert [(m.stitch, m.batch, m.runs) for m in latency.measurements] == [(3, 1, 3), (3, 2, 3)]
+
+
+def test_a_batch_gives_a_class_the_mean_over_its_modules() -> None:
+    device = Device()
+    latency = profile(
+        device.run, [], [1, 2], "cpu-test", modules=Modules(device.run_timed, [4, 6]), rounds=3, progress=False
+    )
+    measured = {(m.module, m.batch): (m.p50, m.p99, m.runs) for m in latency.modules}
+    assert measured == {
+        ("stem", 1): (1.0, 1.0, 6),
+        ("stem", 2): (2.0, 2.0, 6),
+        ("block", 1): (2.5, 3.5, 6),  # three times the mean of 1..4, three times that of 1..6
+        ("block", 2): (2.5, 3.5, 6),
+    }
+
+
+SMALL = Path(__file__).parent / "small"
+PREDICTED = LookupTable.load(SMALL, SMALL / "latency.cpu-modules.csv")
+
+
+def profiled(*off: float) -> Latency:
+    """Stitch 0 measured at 1, 2, 3, … rows, each off by so much from what the modules predict; stitch 1 exact."""
+    assert PREDICTED.latency
+    of_0 = (Measurement(0, n, PREDICTED.seconds(0, n) * (1 + by), 9.0, 3) for n, by in enumerate(off, start=1))
+    of_1 = (Measurement(1, n, PREDICTED.seconds(1, n), 9.0, 3) for n in range(1, len(off) + 1))
+    return replace(PREDICTED.latency, measurements=(*of_0, *of_1), details={"dtype": "float32"})
+
+
+def test_a_measured_stitch_stays_only_where_the_prediction_is_off() -> None:
+    latency = checked(PREDICTED, profiled(0.25, 0.25, 0.25))
+    assert {m.stitch for m in latency.measurements} == {0}
+    assert latency.modules == profiled().modules
+    assert latency.details == {
+        "dtype": "float32",
+        "prediction_checked": "2 stitches",
+        "prediction_error_median": "10.0%",  # of three times 0 and three times 1 - 1 / 1.25
+        "prediction_error_worst": "20.0%",
+        "prediction_off": "0",
+    }
+
+
+def test_one_batch_size_that_is_off_is_noise() -> None:
+    latency = checked(PREDICTED, profiled(0.25, 0.02, -0.02))
+    assert not latency.measurements
+    assert (latency.details["prediction_error_worst"], latency.details["prediction_off"]) == ("20.0%", "none")
+
+
+def test_measured_stitches_may_all_be_kept() -> None:
+    latency = checked(PREDICTED, profiled(0.01), keep=True)
+    assert {m.stitch for m in latency.measurements} == {0, 1}
+
+
+def test_nothing_measured_whole_checks_nothing() -> None:
+    assert PREDICTED.latency
+    only = replace(PREDICTED.latency, measurements=())
+    assert checked(PREDICTED, only) == only
 
 
 def test_rounds_go_over_all_pairs_in_turn() -> None:

@@ -10,11 +10,15 @@ from lookup_tables.table import LookupTable, TableError
 
 SMALL = Path(__file__).parent / "small"
 LATENCY = "latency.cpu-test.csv"
+MODULES = "latency.cpu-modules.csv"
+FILES = ["family.json", "labels.txt", "stitches.csv", "modules.csv", LATENCY, MODULES]
 REMEDY = {
     "family.json": "correct it",
     "labels.txt": "correct it",
     "stitches.csv": "stitchserve evaluate",
+    "modules.csv": "stitchserve evaluate",
     LATENCY: "stitchserve profile",
+    MODULES: "stitchserve profile",
 }
 
 
@@ -23,9 +27,9 @@ def table(tmp_path: Path) -> Path:
     return shutil.copytree(SMALL, tmp_path / "tables" / "small")
 
 
-def refusal(table: Path) -> str:
+def refusal(table: Path, latency: str = LATENCY) -> str:
     with pytest.raises(TableError) as caught:
-        LookupTable.load(table, table / LATENCY)
+        LookupTable.load(table, table / latency)
     return str(caught.value)
 
 
@@ -79,6 +83,27 @@ def edit(file: Path, old: str, new: str) -> None:
         (LATENCY, "# dtype: float32", "# threads: 1", "line 4: a comment must read `# key: value`, each key once"),
         (LATENCY, "# dtype: float32", "# dtype: \x1b[2J", "line 3: a comment must read `# key: value`"),
         (LATENCY, "cpu-test", "../cpu", "device '../cpu' is not a name"),
+        (MODULES, "a.block,,1", "c.block,,1", "line 5: module 'c.block' is not in modules.csv"),
+        (MODULES, "a.block,,1", "a.block,0,1", "line 5: a row is of a stitch or of a module, not of both"),
+        (MODULES, "a.block,,1", "a.block,,4", "line 6: module a.block at batch 4 appears twice"),
+        (MODULES, "a.block,,1,2", "a.block,,1,0", "line 5: p50_ms '0' is not positive"),
+        (MODULES, "b.head,,1,0.75,0.8,30\nb.head,,4,0.75,0.8,30\n", "", "nothing measured of module b.head"),
+        (MODULES, "input,,1,0.5,0.6,30\ninput,,4,1,1.2,30\n", "", "nothing measured of module input"),
+        (MODULES, ",4,1,25", ",5,1,25", "line 29: stitch 5 is not in stitches.csv"),
+        (MODULES, ",4,1,25", ",,1,25", "line 29: stitch '' is not an integer"),
+        ("modules.csv", "joins", "join", "line 1: missing column joins"),
+        ("modules.csv", "a.stem,a", "a stem,a", "line 2: step 'a stem' is not a name"),
+        ("modules.csv", "a.stem,a.stem,", ",a.stem,", "line 2: step '' is not a name"),
+        ("modules.csv", "a.stem,a.stem,", "a.stem,,", "line 2: module '' is not a name"),
+        ("modules.csv", "a.stem,a.stem,", "a.stem,input,", "line 2: module 'input' is not a name"),
+        ("modules.csv", "a.stem,a.stem,", "a.stem,\x1b[2J,", "line 2: module '\\x1b[2J' is not a name"),
+        ("modules.csv", "a.stem,a.stem,", "a.stem,a.stem,a>b", "line 2: joins 'a>b' does not read like"),
+        ("modules.csv", "a.blocks.1,a.block", "a.blocks.0,a.block", "a.blocks.0 appears twice"),
+        ("modules.csv", "a[:2]>b[1:]", "a[:1]>b[1:]", "a[:1]>b[1:] appears twice"),
+        ("modules.csv", "b.head,b.head,\n", "", "no b.head, which stitch 1 passes"),
+        ("modules.csv", "b.blocks.1", "b.blocks.2", "no b.blocks.1, which stitch 1 passes"),
+        ("modules.csv", "a.blocks.1,a.block,\n", "", "no a.blocks.1, which stitch 0 passes"),
+        ("modules.csv", ",a[:2]>b[1:]", ",", "no a[:2]>b[1:], which stitch 4 passes"),
         ("labels.txt", "one\n", "\n", "line 1: a label must be printable and not empty"),
         ("labels.txt", "one\n", "o\x1b[2Jne\n", "line 1: a label must be printable and not empty"),
         ("labels.txt", "one\n", "", "2 labels for 3 classes"),
@@ -103,7 +128,7 @@ def edit(file: Path, old: str, new: str) -> None:
 )
 def test_a_fault_is_told(table: Path, file: str, old: str, new: str, reason: str) -> None:
     edit(table / file, old, new)
-    message = refusal(table)
+    message = refusal(table, file if file in (LATENCY, MODULES) else LATENCY)
     separator = ", " if reason.startswith("line") else ": "
     assert message.startswith(f"{table / file}{separator}{reason}")
     assert REMEDY[file] in message.rpartition("; ")[2]
@@ -116,18 +141,18 @@ def test_a_missing_file_is_told(table: Path, file: str) -> None:
     assert f"{table / file}: no such file; " in refusal(table)
 
 
-@pytest.mark.parametrize("file", ["family.json", "labels.txt", "stitches.csv", LATENCY])
+@pytest.mark.parametrize("file", FILES)
 def test_an_oversized_file_is_refused(table: Path, file: str) -> None:
     with (table / file).open("ab") as opened:
         opened.truncate(LARGEST_FILE + 1)
-    assert f"{table / file}: larger than 16 MiB; " in refusal(table)
+    assert f"{table / file}: larger than 16 MiB; " in refusal(table, file if file == MODULES else LATENCY)
 
 
-@pytest.mark.parametrize("file", ["family.json", "labels.txt", "stitches.csv", LATENCY])
+@pytest.mark.parametrize("file", FILES)
 def test_bytes_that_are_not_utf8_are_told_with_their_line(table: Path, file: str) -> None:
     content = (table / file).read_bytes()
     (table / file).write_bytes(content.replace(b"\n", b"\n\xff", 1))
-    assert f"{file}, line 2: not UTF-8: " in refusal(table)
+    assert f"{file}, line 2: not UTF-8: " in refusal(table, file if file == MODULES else LATENCY)
 
 
 def test_a_directory_in_a_files_place_is_told(table: Path) -> None:
@@ -148,6 +173,18 @@ def test_a_file_without_rows_is_told(table: Path, file: str) -> None:
 def test_an_empty_file_is_told(table: Path, file: str) -> None:
     (table / file).write_bytes(b"")
     assert f"{table / file}" in refusal(table)
+
+
+def test_a_table_need_not_say_what_its_stitches_are_made_of(table: Path) -> None:
+    (table / "modules.csv").unlink()
+    assert LookupTable.load(table, table / LATENCY).modules is None
+    message = refusal(table, MODULES)
+    assert message.startswith(f"{table / MODULES}, line 5: module 'a.block' is not in modules.csv; ")
+
+
+def test_a_route_that_is_far_too_long_is_told_at_once(table: Path) -> None:
+    edit(table / "stitches.csv", "a[0:2],", ">".join(["a[0:999999]"] * 8_000) + ",")
+    assert "modules.csv: no a.blocks.2, which stitch 0 passes" in refusal(table)
 
 
 def test_json_that_is_no_object_is_told(table: Path) -> None:
@@ -172,7 +209,8 @@ def test_labels_may_not_leave_through_a_link(table: Path) -> None:
 
 
 def test_what_spreadsheets_write_is_read_alike(table: Path) -> None:
-    for file in ("stitches.csv", LATENCY, "labels.txt"):
+    for file in ("stitches.csv", LATENCY, MODULES, "modules.csv", "labels.txt"):
         text = (table / file).read_text(encoding="utf-8")
         (table / file).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
-    assert LookupTable.load(table, table / LATENCY) == LookupTable.load(SMALL, SMALL / LATENCY)
+    for latency in (LATENCY, MODULES):
+        assert LookupTable.load(table, table / latency) == LookupTable.load(SMALL, SMALL / latency)

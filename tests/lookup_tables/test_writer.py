@@ -7,10 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookup_tables.reader import read_family, read_latency, read_stitches
+from lookup_tables.latency import ModuleMeasurement
+from lookup_tables.modules import Composition, Module
+from lookup_tables.reader import read_family, read_latency, read_modules, read_stitches
 from lookup_tables.records import Checkpoint, Entry, TableError
 from lookup_tables.table import Latency, LookupTable, Measurement
-from lookup_tables.writer import latency_path, write_family, write_labels, write_latency, write_stitches
+from lookup_tables.writer import (
+    latency_path,
+    write_family,
+    write_labels,
+    write_latency,
+    write_modules,
+    write_stitches,
+)
 
 SMALL = LookupTable.load(Path(__file__).parent / "small")
 
@@ -31,6 +40,14 @@ seconds = st.tuples(st.floats(1e-12, 1e6), st.floats(1e-12, 1e6)).map(sorted)
 measured = st.dictionaries(
     st.tuples(st.sampled_from([0, 1, 4]), st.integers(1, 999)), st.tuples(seconds, st.integers(1, 999)), min_size=1
 )
+of_modules = st.fixed_dictionaries(
+    {
+        module: st.dictionaries(st.integers(1, 999), st.tuples(seconds, st.integers(1, 999)), min_size=1)
+        for module in ("a.block", "a>b.2")
+    }
+)
+names = st.text("abAB01_.-", min_size=1).filter(lambda name: name[0] not in "_.-")
+places = st.builds("{}[:{}]>{}[{}:]".format, names, st.integers(0, 99), names, st.integers(0, 99))
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1)
 details = st.dictionaries(words.filter(lambda w: ":" not in w and w not in ("schema", "device")), words)
 
@@ -55,6 +72,37 @@ def test_latency_reads_back_equal(
     assert read_latency(path, frozenset({0, 1, 4})) == latency
 
 
+@given(measured, of_modules)
+@settings(deadline=None, max_examples=50)
+def test_latency_of_modules_reads_back_equal(
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: dict[tuple[int, int], tuple[list[float], int]],
+    of_each: dict[str, dict[int, tuple[list[float], int]]],
+) -> None:
+    measurements = tuple(Measurement(*pair, p50, p99, runs) for pair, ((p50, p99), runs) in sorted(drawn.items()))
+    modules = tuple(
+        ModuleMeasurement(module, batch, p50, p99, runs)
+        for module, by_batch in sorted(of_each.items())
+        for batch, ((p50, p99), runs) in sorted(by_batch.items())
+    )
+    latency = Latency("cpu-test", measurements, {}, modules)
+    path = write_latency(tmp_path_factory.mktemp("written"), latency)
+    assert read_latency(path, frozenset({0, 1, 4}), frozenset(of_each)) == latency
+
+
+@given(st.lists(st.builds(Module, names, names, st.lists(places, max_size=3, unique=True).map(tuple)), max_size=9))
+@settings(deadline=None, max_examples=50)
+def test_modules_read_back_equal(tmp_path_factory: pytest.TempPathFactory, drawn: list[Module]) -> None:
+    taken: set[str] = set()
+    modules = []
+    for module in drawn:
+        if not taken & {module.step, *module.joins} and module.kind not in ("input", "output"):
+            taken |= {module.step, *module.joins}
+            modules.append(module)
+    composition = Composition(tuple(modules))
+    assert read_modules(write_modules(tmp_path_factory.mktemp("written"), composition), ()) == composition
+
+
 @pytest.mark.parametrize("checkpoint", [None, Checkpoint("w.pth"), SMALL.family.checkpoint])
 def test_a_family_reads_back_equal(tmp_path: Path, checkpoint: Checkpoint | None) -> None:
     family = replace(SMALL.family, checkpoint=checkpoint)
@@ -65,6 +113,8 @@ def test_a_whole_table_reads_back_equal(tmp_path: Path) -> None:
     write_family(tmp_path, SMALL.family)
     write_labels(tmp_path / "labels.txt", SMALL.labels)
     write_stitches(tmp_path, SMALL.entries)
+    assert SMALL.modules
+    write_modules(tmp_path, SMALL.modules)
     assert LookupTable.load(tmp_path) == SMALL
 
 

@@ -10,6 +10,8 @@ import pytest
 import uvicorn
 
 from server.app import application
+from server.listening import addresses, bound
+from server.serve import configuration
 from server.service import Service, build
 from server.settings import Settings
 
@@ -42,16 +44,16 @@ class Listening(uvicorn.Server):
 
 def run(service: Service) -> Iterator[Running]:
     """The service behind uvicorn in a thread, until the caller is done."""
-    config = uvicorn.Config(application(service), host="127.0.0.1", port=0, log_level="warning", lifespan="on")
-    server = Listening(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert server.up.wait(60)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield Running(f"http://127.0.0.1:{port}", service, server)
-    server.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive()
+    server = Listening(configuration(application(service), service.settings))
+    with bound("127.0.0.1", 0) as sockets:
+        (url,) = addresses(sockets)
+        thread = threading.Thread(target=server.run, args=[sockets])
+        thread.start()
+        assert server.up.wait(60)
+        yield Running(url, service, server)
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def settings(cache: Path, **changes: object) -> Settings:

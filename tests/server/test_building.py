@@ -1,9 +1,11 @@
 """`stitchserve build`: from anchors and pictures to a network that is served."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from lookup_tables.table import LookupTable
 from server.cli import main
@@ -61,6 +63,30 @@ def test_labelled_data_gives_top1(tmp_path: Path) -> None:
     assert all(entry.top1 is not None for entry in table.entries)
     assert table.family.top1.images == 10_000
     assert (tmp_path / "w.safetensors").is_file()
+
+
+def test_building_again_from_other_pictures_measures_again(tmp_path: Path) -> None:
+    path, anchors = described(tmp_path, classes=2)
+    for split, label, number in product(("train", "val"), (0, 1), range(4)):
+        folder = tmp_path / "pictures" / split / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (50 * number, 200 * label, 9)).save(folder / f"{number}.png")
+    tables = []
+    for images in ("4", "8"):
+        main(["build", str(path), "--data", str(tmp_path / "pictures"), "--anchors", anchors, "--images", images])
+        tables.append(LookupTable.load(tmp_path / "duo"))
+    first, second = (table.family.checkpoint for table in tables)
+    assert first != second
+    assert sorted(file.name for file in (tmp_path / "duo").iterdir()) == ["family.json", "labels.txt", "stitches.csv"]
+
+
+def test_pretrained_anchors_for_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, _ = described(tmp_path, classes=7)
+    with pytest.raises(SystemExit):
+        main(["build", str(path), "--data", str(SAMPLES)])
+    error = capsys.readouterr().err
+    assert "anchor 'narrow': timm's pretrained 'vit_tiny_patch16_224' answers 1000 classes, the family has 7" in error
+    assert "--anchors" in error
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, real exit codes."""
 
+import logging
 import os
 import re
 import signal
@@ -13,30 +14,35 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.cli import main
+from lookup_tables.table import LookupTable, folder
+from server.cli import COMMANDS, main
 
-ENTRY = [sys.executable, "-m", "server.cli"]
+ENTRY = [sys.executable, "-m", "server"]
+TOLD_TO_LEAVE_WHILE_LOADING = """
+import os, signal, sys
+from server import __main__ as entry
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+assert "pydantic" not in sys.modules
+entry.resolve_name = lambda _: lambda: os.kill(os.getpid(), signal.SIGTERM)
+entry.main()
+"""
 
 
 class Process:
-    """`stitchserve serve`, ready."""
+    """`stitchserve serve`, ready; `log` is a file of what it says."""
 
-    def __init__(self, cache: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, cache: Path, log: Path, *options: str) -> None:
+        self.log = log
         environment = os.environ | {"STITCHSERVE_CACHE": str(cache), "STITCHSERVE_SLO_MS": "60000"}
-        command = [*ENTRY, "serve", "--port", str(self.port), "--profile-s", "2", "--max-batch", "8", *options]
-        self.process = subprocess.Popen(command, env=environment)
+        command = [*ENTRY, "serve", "--port", "0", "--profile-s", "2", "--max-batch", "8", *options]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(command, env=environment, stderr=file)
         ends = time.monotonic() + 120
-        while not self.answers("/readyz"):
-            assert self.process.poll() is None, "the server ended"
+        while not (told := re.search(r"serving on (http://127\.0\.0\.1:(\d+))\n", log.read_text())):
+            assert self.process.poll() is None, log.read_text()
             assert time.monotonic() < ends
+        self.url, self.port = told[1], int(told[2])
+        assert self.answers("/readyz")
 
     def answers(self, path: str) -> bool:
         try:
@@ -50,8 +56,8 @@ class Process:
 
 
 @pytest.fixture
-def started(cache: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
-    process = Process(cache, *request.param)
+def started(cache: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
+    process = Process(cache, tmp_path / "log", *request.param)
     yield process
     process.process.kill()
     process.process.wait()
@@ -65,7 +71,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(started: Process, sample
             f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(sample)}\r\n\r\n"
         )
         client.sendall(head.encode() + sample[:100])
-        while httpx.get(f"{started.url}/status").json()["inside"] != 1:
+        while httpx.get(f"{started.url}/status").json()["arriving"] != 1:
             pass
         started.process.send_signal(signal.SIGTERM)
         while started.answers("/readyz"):
@@ -86,15 +92,45 @@ def test_while_draining_it_is_not_ready_but_serves(started: Process, sample: byt
     assert started.process.wait(60) == 0
 
 
+@pytest.mark.parametrize("started", [("--drain-delay-s", "300", "--body-timeout-s", "300")], indirect=True)
+def test_a_second_sigterm_ends_it_at_once_whatever_is_in_flight(started: Process) -> None:
+    with socket.create_connection(("127.0.0.1", started.port)) as client:
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n")
+        while httpx.get(f"{started.url}/status").json()["arriving"] != 1:
+            pass
+        started.process.send_signal(signal.SIGTERM)
+        while started.answers("/readyz"):
+            pass
+        started.process.send_signal(signal.SIGTERM)
+        assert started.process.wait(60) == 0
+    assert "leaving at once, with 1 requests unanswered" in started.log.read_text()
+    assert "Traceback" not in started.log.read_text()
+
+
+def test_a_taken_port_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = refusal("serve", "--port", port, "--cache", str(tmp_path), "--profile-s", "300")
+    assert f"port {port}" in said
+    assert "another --port" in said
+    assert "profiling" not in said
+
+
 def test_sigterm_while_it_starts_ends_it_at_once_with_0(cache: Path) -> None:
     environment = os.environ | {"STITCHSERVE_CACHE": str(cache / "none")}
-    command = [*ENTRY, "serve", "--port", str(free_port()), "--profile-s", "300"]
+    command = [*ENTRY, "serve", "--port", "0", "--profile-s", "300"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         assert any("profiling" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(("command", "code"), [("serve", 0), ("train", -signal.SIGTERM)])
+def test_serve_heeds_sigterm_before_it_has_loaded(command: str, code: int) -> None:
+    arguments = [sys.executable, "-c", TOLD_TO_LEAVE_WHILE_LOADING, command]
+    assert subprocess.run(arguments, check=False, timeout=60).returncode == code
 
 
 def refusal(*arguments: str, **environment: str) -> str:
@@ -122,12 +158,19 @@ def run_main(*arguments: str) -> int:
     return 0
 
 
+@pytest.fixture
+def free_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STITCHSERVE_PORT", "0")
+
+
+@pytest.mark.usefixtures("free_port")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("sreve",), "no command 'sreve'"),
         (("serve", "--family", "nothing"), "unknown family|no lookup table for family 'nothing'"),
-        (("serve", "--family", "deit_ti_s_b"), "no weights ship with family 'deit_ti_s_b'"),
+        (("serve", "--family", "deit_ti_s_b"), "no weights ship with .* `stitchserve pull deit_ti_s_b`"),
+        (("serve", "--family", "nowhere.toml"), "nowhere/family.json: no such file; `stitchserve build`"),
         (("serve", "--device", "potato"), "potato"),
         (("train", "--family", "digits"), "--data"),
         (("evaluate", "--data", "digits"), "--table"),
@@ -141,7 +184,9 @@ def test_what_is_wrong_is_said_in_one_line(
     assert re.search(says, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", ["serve", "profile", "evaluate", "train", "stitches", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["serve", "profile", "evaluate", "train", "build", "pull", "stitches", "bench", "simulate", "doctor"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(command, "--help") == 0
     assert f"usage: stitchserve {command}" in capsys.readouterr().out
@@ -150,7 +195,21 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main() == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("serve", "profile", "evaluate", "train", "stitches", "doctor"))
+    assert all(
+        command in out
+        for command in (
+            "serve",
+            "profile",
+            "evaluate",
+            "train",
+            "build",
+            "pull",
+            "stitches",
+            "bench",
+            "simulate",
+            "doctor",
+        )
+    )
 
 
 def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +226,39 @@ def test_stitches_lists_and_draws(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+def test_profile_measures_every_stitch_when_asked(tmp_path: Path) -> None:
+    options = ["--stitches", "all", "--max-batch", "1", "--rounds", "3", "--out", str(tmp_path)]
+    assert run_main("profile", *options) == 0
+    table = LookupTable.load(folder("digits"), next(tmp_path.glob("latency.*.csv")))
+    assert table.latency
+    assert len(table.latency.stitches) == len(table.entries)
+
+
 def test_profile_writes_a_latency_file_that_stitches_shows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run_main("profile", "--max-batch", "2", "--rounds", "3", "--time-limit-s", "1", "--out", str(tmp_path)) == 0
     (written,) = tmp_path.glob("latency.*.csv")
-    capsys.readouterr()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said[:2]] == ["prediction_checked", "prediction_error_median"]
+    assert said[-1] == str(written)
     assert run_main("stitches", "--latency", str(written)) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert len(rows) == 47
     assert all(float(row.split()[4]) > 0 for row in rows)
+
+
+def test_profile_keeps_to_its_time_limit_and_says_so(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert run_main("profile", "--rounds", "3", "--time-limit-s", "0.001", "--out", str(tmp_path)) == 0
+    assert re.search(r"profiling 2 of 16 stitches on .* at batches of 1, for about 0 s at most", caplog.text)
+    (written,) = tmp_path.glob("latency.*.csv")
+    assert [line.split(",")[1] for line in written.read_text().splitlines()[-2:]] == ["1", "1"]
+    caplog.clear()
+    assert run_main("profile", "--rounds", "3", "--time-limit-s", "0", "--max-batch", "1", "--out", str(tmp_path)) == 0
+    assert re.search(r"profiling 16 of 16 stitches on .* at batches of 1, without a time limit", caplog.text)
+
+
+def test_profile_has_a_time_limit_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main("profile", "--help") == 0
+    assert re.search(r"--time-limit-s.*0: no limit\s+\(default: 600\.0\)", capsys.readouterr().out, re.DOTALL)

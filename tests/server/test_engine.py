@@ -1,5 +1,6 @@
 """The engine on the shipped network."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import stitching
+from lookup_tables.modules import INPUT, OUTPUT, Composition
 from lookup_tables.table import LookupTable, TableError, folder
 from server.dtype import Setting
 from server.engine import Direct, Engine
@@ -60,6 +62,27 @@ def test_a_table_with_other_preprocessing_is_refused(engine: Engine) -> None:
     family = replace(table.family, preprocessing=replace(table.family.preprocessing, size=32))
     with pytest.raises(TableError, match="preprocessing"):
         engine.check(replace(table, family=family))
+
+
+def test_a_table_that_lists_other_modules_is_refused(engine: Engine) -> None:
+    table = LookupTable.load(folder("digits"))
+    assert table.modules
+    first, *others = table.modules.modules
+    renamed = replace(table, modules=Composition((replace(first, kind="another"), *others)))
+    with pytest.raises(TableError, match=r"by modules\.csv stitch 0 passes other modules .* or remove that file"):
+        engine.check(renamed)
+
+
+def test_a_timed_batch_tells_the_seconds_of_every_module_it_passes(engine: Engine) -> None:
+    table = LookupTable.load(folder("digits"))
+    assert table.modules
+    before = time.perf_counter()
+    laps = engine.run_timed(20, 3)
+    took = time.perf_counter() - before
+    assert [kind for kind, _ in laps[1:-1]] == [kind for _, kind in table.modules.walk(table.entry(20).route)]
+    assert (laps[0][0], laps[-1][0]) == (INPUT, OUTPUT)
+    assert all(seconds > 0 for _, seconds in laps)
+    assert sum(seconds for _, seconds in laps) < took
 
 
 def test_a_missing_checkpoint_says_what_to_do() -> None:

@@ -89,7 +89,8 @@ VALID = {
 @pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.9])
 def test_a_truncated_file_is_a_bad_image(name: str, part: float) -> None:
     body = VALID[name]
-    end = body.index(b"fdAT") if name == "apng" else len(body)  # the later frames of a PNG are never looked at
+    later = {"apng": b"fdAT", "animation": b"ANMF"}.get(name)  # later frames are never looked at
+    end = body.rindex(later) if later else len(body)
     with pytest.raises(BadImage):
         decode(body[: int(end * part)], SMALL, LIMITS)
 
@@ -207,10 +208,19 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
-def test_metadata_that_swells_on_reading_is_refused(kind: bytes) -> None:
+def test_metadata_that_swells_on_reading_is_not_read(kind: bytes) -> None:
     swelling = chunk(kind, b"key\x00\x00" + zlib.compress(bytes(20_000_000)))
-    with pytest.raises(BadImage):
-        decode(VALID["png"][:33] + swelling + VALID["png"][33:], SMALL, LIMITS)
+    body = VALID["png"][:33] + swelling + VALID["png"][33:]
+    assert peak_of_decoding(body) < 1_000_000
+
+
+def peak_of_decoding(body: bytes) -> int:
+    """Bytes that Python allocates at most while this file is decoded."""
+    tracemalloc.start()
+    assert decode(body, SMALL, LIMITS).shape == (3, 8, 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
 
 
 def test_exif_tags_that_overlap_are_not_copied() -> None:
@@ -219,18 +229,7 @@ def test_exif_tags_that_overlap_are_not_copied() -> None:
     app1 = b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
     jpeg = VALID["jpeg"]
     body = jpeg[:2] + app1 + jpeg[jpeg.index(b"\xff\xdb") :]  # without JFIF's resolution, which Pillow then looks for
-    tracemalloc.start()
-    assert decode(body, SMALL, LIMITS).shape == (3, 8, 8)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 10_000_000
-
-
-@pytest.mark.parametrize("part", [b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00", b"\xff\xe1\x00\x0aExif\x00\x00ab"])
-def test_a_jpeg_of_endless_scans_or_exif_parts_is_refused(part: bytes) -> None:
-    body = VALID["progressive"]
-    with pytest.raises(TooLarge, match="scans"):
-        decode(body[:2] + part * 51 + body[2:], SMALL, LIMITS)
+    assert peak_of_decoding(body) < 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -253,12 +252,15 @@ def test_other_types_are_unsupported_whatever_the_body(content_type: str) -> Non
 
 
 def test_pillows_warnings_stay_out_of_the_output() -> None:
-    body = VALID["apng"].replace(chunk(b"acTL", struct.pack(">II", 2, 0)), chunk(b"acTL", bytes(8)))
+    frame = VALID["gif"].index(b",\x00\x00\x00\x00") + 5
+    body = patched(VALID["gif"], frame, struct.pack("<HH", 10_000, 10_000))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        assert decode(body, SMALL, LIMITS).shape == (3, 8, 8)
+        with pytest.raises(TooLarge):
+            decode(body, SMALL, LIMITS)
         assert heard
         heard.clear()
         ignore_pillow_warnings()
-        assert decode(body, SMALL, LIMITS).shape == (3, 8, 8)
+        with pytest.raises(TooLarge):
+            decode(body, SMALL, LIMITS)
         assert not heard

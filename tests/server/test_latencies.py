@@ -10,7 +10,7 @@ import pytest
 from lookup_tables.profile import LEAST_ROUNDS, affordable
 from lookup_tables.table import LookupTable, folder
 from server.engine import Engine
-from server.latencies import batches_up_to, table_for
+from server.latencies import batches_up_to, checks, covering, table_for
 
 PROBES = 4
 """Runs of the dearest stitch that tell how much profiling is affordable."""
@@ -29,6 +29,10 @@ class Counting(Engine):
     def run_once(self, stitch: int, batch: int) -> None:
         self.runs += 1
         super().run_once(stitch, batch)
+
+    def run_timed(self, stitch: int, batch: int) -> list[tuple[str, float]]:
+        self.runs += 1
+        return super().run_timed(stitch, batch)
 
 
 @pytest.fixture
@@ -52,8 +56,8 @@ def test_a_poorer_profile_is_replaced_once_more_is_affordable(engine: Counting, 
     rich = table_for(engine, folder("digits"), tmp_path, max_batch=2, time_limit=3)
     assert poor.latency
     assert rich.latency
-    assert len(poor.latency.measurements) == 2
-    assert len(rich.latency.measurements) > 2
+    assert {m.batch for m in poor.latency.modules} == {1}
+    assert {m.batch for m in rich.latency.modules} == {1, 2}
     assert LookupTable.load(folder("digits"), next(tmp_path.rglob("latency.*.csv"))).latency == rich.latency
 
 
@@ -80,7 +84,46 @@ def test_where_nothing_can_be_kept_it_serves_all_the_same(engine: Counting, tmp_
     (tmp_path / "cache").write_text("a file, no folder")
     table = table_for(engine, folder("digits"), tmp_path / "cache", max_batch=1, time_limit=1e-9)
     assert table.latency
-    assert len(table.latency.measurements) == 2
+    assert table.batch_seconds({0: 3, 2: 1}) > 0
+
+
+def test_every_module_class_is_measured_and_the_prediction_checked(engine: Counting, tmp_path: Path) -> None:
+    table = table_for(engine, folder("digits"), tmp_path, max_batch=1, time_limit=1e-9)
+    assert table.latency
+    assert table.modules
+    assert {m.module for m in table.latency.modules} == set(table.modules.kinds)
+    assert table.latency.details["prediction_checked"] == "2 stitches"
+    # Probes; then few stitches in four rounds: four that pass all classes, two to check.
+    assert engine.runs == PROBES + (4 + 2) * (1 + LEAST_ROUNDS)
+
+
+def test_what_is_checked_is_not_what_the_modules_were_measured_in() -> None:
+    table = LookupTable.load(folder("deit_ti_s_b"))
+    assert table.modules
+    assert not set(checks(table)) & set(covering(table))
+    assert set(checks(table)) <= {entry.stitch for entry in table.frontier()}
+    assert len(checks(table)) == 8
+
+
+def test_a_table_that_knows_no_modules_has_its_frontier_measured(engine: Counting, tmp_path: Path) -> None:
+    source = shutil.copytree(folder("digits"), tmp_path / "digits")
+    (source / "modules.csv").unlink()
+    frontier = [entry.stitch for entry in LookupTable.load(source).frontier()]
+    assert checks(LookupTable.load(source)) == frontier
+    assert not covering(LookupTable.load(source))
+    table = table_for(engine, source, tmp_path / "cache", max_batch=1, time_limit=1e-9)
+    assert table.latency
+    assert set(table.latency.stitches) == {frontier[0], frontier[-1]}
+    assert not table.latency.modules
+
+
+def test_a_table_of_other_modules_is_measured_anew(engine: Counting, tmp_path: Path) -> None:
+    source = shutil.copytree(folder("digits"), tmp_path / "digits")
+    table_for(engine, source, tmp_path / "cache", max_batch=1, time_limit=1e-9)
+    (source / "modules.csv").unlink()
+    runs = engine.runs
+    table_for(engine, source, tmp_path / "cache", max_batch=1, time_limit=1e-9)
+    assert engine.runs > runs + PROBES
 
 
 def test_batch_sizes_are_powers_of_two_and_the_largest() -> None:
@@ -97,3 +140,12 @@ def test_what_is_affordable_fits_the_limit_or_is_the_least(limit: float) -> None
     assert (1 + LEAST_ROUNDS) * work <= limit or (stitches, batches) == ([0, 38], [1])
     assert {0, 38} <= set(stitches)
     assert batches[0] == 1
+
+
+@pytest.mark.parametrize("limit", [1e-9, 0.01, 0.1, 1.0, 100.0])
+def test_what_is_affordable_counts_what_is_run_in_any_case(limit: float) -> None:
+    flops = {stitch: (stitch + 1) * 10**9 for stitch in range(12)}
+    stitches, batches = affordable(flops, (1, 2, 4, 8), 1e-12, limit, through=[0, 5, 11])
+    work = sum(flops[stitch] for stitch in [*stitches, 0, 5, 11]) * sum(batches) * 1e-12
+    assert (1 + LEAST_ROUNDS) * work <= limit or (stitches, batches) == ([1, 10], [1])
+    assert {1, 10} <= set(stitches) <= set(range(12)) - {0, 5, 11}

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.routes import PARAMETERS
+
 JPEG = {"content-type": "image/jpeg"}
 
 
@@ -92,6 +94,8 @@ def test_least_top1_is_kept(client: httpx.Client, sample: bytes) -> None:
         ("top_k=0", "top_k"),
         ("top_k=101", "top_k"),
         ("on_infeasible=maybe", "on_infeasible"),
+        ("bugdet=2GFLOPs", "bugdet: there is no such parameter; there are budget, max_flops, deadline_ms"),
+        ("budget=2GFLOPs&Budget=3GFLOPs", "Budget: there is no such"),
     ],
 )
 def test_a_bad_query_is_named(client: httpx.Client, sample: bytes, query: str, says: str) -> None:
@@ -246,9 +250,26 @@ def test_metrics_count_each_request_once(client: httpx.Client, sample: bytes) ->
     assert after[("stitchserve_queue_depth",)] == 0
 
 
+def test_a_misspelt_parameter_is_named_on_every_route_with_a_budget(client: httpx.Client, sample: bytes) -> None:
+    files = [("image", ("a.jpg", sample, "image/jpeg"))]
+    for response in (client.get("/explain?bugdet=1s"), client.post("/classify/batch?bugdet=1s", files=files)):
+        assert problem(response, 422)["errors"][0]["field"] == "bugdet"
+    assert client.get("/explain?top_k=3&budget=40s").status_code == 200, "the query of a /classify can be explained"
+
+
+def test_the_known_parameters_are_those_of_the_routes(client: httpx.Client) -> None:
+    (classify,) = client.get("/openapi.json").json()["paths"]["/classify"].values()
+    assert {parameter["name"] for parameter in classify["parameters"]} == set(PARAMETERS)
+
+
 def test_unknown_routes_and_methods_are_problems_too(client: httpx.Client) -> None:
     problem(client.get("/nowhere"), 404)
     problem(client.get("/classify"), 405)
+    for path, allowed in (("/classify", "POST"), ("/livez", "GET")):
+        response = client.options(path)
+        problem(response, 405)
+        assert response.headers["allow"] == allowed
+    problem(client.request("PROPFIND", "/livez"), 405)
 
 
 def test_hostile_request_ids_are_replaced(client: httpx.Client) -> None:

@@ -68,6 +68,18 @@ class Stage:
         while not true():
             assert time.monotonic() < ends
 
+    def begin(self, part: bytes) -> socket.socket:
+        """A client that has sent only this much of a body of 500 bytes."""
+        client = socket.create_connection(("127.0.0.1", int(self.running.url.rpartition(":")[2])), timeout=60)
+        client.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 500\r\n\r\n" + part
+        )
+        return client
+
+    def health(self, route: str) -> int:
+        with self.running.client() as client:
+            return client.get(f"/{route}").status_code
+
     def counted(self, status: int) -> float:
         name = "stitchserve_requests_total"
         value = self.running.service.metrics.registry.get_sample_value(
@@ -130,12 +142,7 @@ def test_a_caller_that_leaves_the_queue_is_not_run(stage: Stage, sample: bytes) 
 
 
 def test_a_body_that_does_not_arrive_is_408(stage: Stage) -> None:
-    port = int(stage.running.url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)) as slow:
-        slow.settimeout(60)
-        slow.sendall(
-            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 500\r\n\r\nabc"
-        )
+    with stage.begin(b"abc") as slow:
         assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
     assert stage.running.service.limiter.inside == 0
 
@@ -149,6 +156,84 @@ def test_a_failing_engine_is_500_and_says_nothing_of_its_inside(stage: Stage, sa
         assert response.json()["detail"] == "the server failed to run this request"
         stage.engine._scale = right_size
         assert client.post("/classify", content=sample).status_code == 200
+
+
+def test_bodies_on_their_way_in_take_no_permits(stage: Stage, sample: bytes) -> None:
+    slow = [stage.begin(b"half of it") for _ in range(10)]
+    stage.until(lambda: len(stage.running.service.bodies.arriving) == 10)
+    assert stage.running.service.limiter.inside == 0
+    assert stage.post(sample)()[0] == 200
+    for client in slow:
+        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+        client.close()
+    assert stage.running.service.bodies.held == 0
+
+
+def test_when_all_permits_are_taken_a_body_is_refused_unread(stage: Stage, sample: bytes) -> None:
+    first, second = stage.occupy(sample), stage.post(sample)
+    stage.until(lambda: stage.running.service.limiter.inside == 2)
+    with stage.begin(b"") as refused:
+        assert refused.recv(1000).startswith(b"HTTP/1.1 503 ")
+    stage.engine.gate.set()
+    assert (first()[0], second()[0]) == (200, 200)
+
+
+def test_a_form_of_more_images_than_the_queue_is_answered_in_turns(stage: Stage, sample: bytes) -> None:
+    files = [("image", ("a.jpg", sample, "image/jpeg"))] * 7
+    with stage.running.client() as client:
+        stage.engine.gate.clear()
+        form = stage.pool.submit(client.post, "/classify/batch", files=files)
+        stage.until(lambda: stage.running.service.limiter.inside == 2)
+        assert stage.post(sample)()[0] == 503, "the form holds all permits"
+        stage.engine.gate.set()
+        assert [len(result["predictions"]) for result in form.result().json()["results"]] == [5] * 7
+        assert max(stage.engine.batches) <= 2
+        assert stage.running.service.limiter.inside == 0
+        first, second = stage.occupy(sample), stage.post(sample)
+        stage.until(lambda: stage.running.service.limiter.inside == 2)
+        assert client.post("/classify/batch", files=files).status_code == 503, "a form, too, needs one permit"
+        stage.engine.gate.set()
+        assert (first()[0], second()[0]) == (200, 200)
+
+
+def test_a_batch_that_hangs_is_told_to_whoever_restarts(stage: Stage, sample: bytes) -> None:
+    assert (stage.health("livez"), stage.health("readyz")) == (200, 200)
+    hanging = stage.occupy(sample)
+    stage.clock.by += 5
+    assert (stage.health("livez"), stage.health("readyz")) == (200, 200), "slow is not dead"
+    stage.clock.by += 3600
+    assert (stage.health("livez"), stage.health("readyz")) == (503, 503)
+    stage.engine.gate.set()
+    assert hanging()[0] == 200
+    assert (stage.health("livez"), stage.health("readyz")) == (200, 200)
+
+
+def test_a_dispatch_loop_that_has_died_is_told_to_whoever_restarts(
+    stage: Stage, sample: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = stage.occupy(sample)
+    monkeypatch.setattr(stage.running.service.batcher, "_drop_gone_and_late", None)
+    stage.engine.gate.set()
+    assert first()[0] == 200
+    stage.until(lambda: stage.health("livez") == 503)
+    assert stage.health("readyz") == 503
+    assert "has died" in caplog.text
+
+
+def test_batches_that_all_fail_make_it_not_ready_until_it_is_tried_again(stage: Stage, sample: bytes) -> None:
+    right_size = stage.engine._scale
+    stage.engine._scale = right_size[:, :2]
+    for _ in range(5):
+        assert stage.health("readyz") == 200
+        assert stage.post(sample)()[0] == 500
+    assert (stage.health("livez"), stage.health("readyz")) == (200, 503)
+    stage.clock.by += 11
+    assert stage.health("readyz") == 200, "without requests it would never learn that it works again"
+    assert stage.post(sample)()[0] == 500
+    assert stage.health("readyz") == 503
+    stage.engine._scale = right_size
+    assert stage.post(sample)()[0] == 200
+    assert stage.health("readyz") == 200
 
 
 def test_weights_that_the_table_was_not_measured_on_are_refused(tmp_path: Path) -> None:

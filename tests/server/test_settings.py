@@ -52,6 +52,13 @@ def test_kubernetes_service_links_are_no_settings(clean: pytest.MonkeyPatch) -> 
         Settings.model_validate({"port": "tcp://10.0.0.12:80"})  # not the link: asked for
 
 
+def test_a_body_as_large_as_allowed_must_fit_into_memory(clean: pytest.MonkeyPatch) -> None:
+    assert Settings(max_body_bytes_in_flight=100_000_000).max_form_bytes == 100_000_000
+    for changes in ({"max_form_bytes": 600_000_000}, {"max_bytes": 600_000_000}, {"max_body_bytes_in_flight": 99}):
+        with pytest.raises(ValidationError, match=r"max_body_bytes_in_flight.*raise it or lower"):
+            Settings.model_validate(changes)
+
+
 @pytest.mark.parametrize(("name", "value"), [("port", 70000), ("slo_ms", 0), ("slo_ms", "fast"), ("threads", 0)])
 def test_a_bad_value_names_its_field(clean: pytest.MonkeyPatch, name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):

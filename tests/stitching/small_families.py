@@ -36,6 +36,18 @@ TINY = Family(
 )
 """Six stitches, to train in milliseconds a step."""
 
+TINY_RESNET = Family(
+    "tiny_resnet",
+    tuple(
+        AnchorSpec(name, "resnet18", {"channels": (8, 8, 16, 16), "layers": layers})
+        for name, layers in (("a", (1, 2, 2, 1)), ("b", (1, 2, 4, 1)))
+    ),
+    classes=3,
+    rule=Staged((1, 2)),
+    preprocessing=Preprocessing(size=32),
+)
+"""Convolutions and batch norms, six stitches."""
+
 SMALL_SWIN = Family(
     "small_swin",
     tuple(

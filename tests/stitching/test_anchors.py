@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import recipe
 import torch
-from small_families import anchor
+from small_families import SMALL_SWIN, anchor
 
 from stitching.anchors import Step, build_anchor
 from stitching.families import AnchorSpec
@@ -60,9 +60,27 @@ def test_drop_path_is_active_in_training_only() -> None:
 
 
 def test_steps_are_the_same_when_their_names_are() -> None:
-    assert Step("a", torch.relu, ()) == Step("a", torch.neg, ())
-    assert hash(Step("a", torch.relu, ())) == hash(Step("a", torch.neg, ()))
-    assert Step("a", torch.relu, ()) != Step("b", torch.relu, ())
+    assert Step("a", "k", torch.relu, ()) == Step("a", "l", torch.neg, ())
+    assert hash(Step("a", "k", torch.relu, ())) == hash(Step("a", "l", torch.neg, ()))
+    assert Step("a", "k", torch.relu, ()) != Step("b", "k", torch.relu, ())
+
+
+def test_blocks_built_alike_are_one_class_even_if_some_drop_paths() -> None:
+    seam = build_anchor(anchor("a", 8, depth=3), classes=3, drop_path=0.3)
+    assert {block.kind for block in seam.blocks} == {"a.block"}
+    assert (seam.stem.kind, seam.head.kind, seam.bare_head and seam.bare_head.kind) == (
+        "a.stem",
+        "a.head",
+        "a.bare_head",
+    )
+
+
+def test_blocks_of_other_weights_or_another_stage_are_another_class() -> None:
+    swin = build_anchor(SMALL_SWIN.anchors[0], classes=3, drop_path=0.0)
+    # Every other window is shifted, the first block of a stage halves the picture, the last stage is one window wide.
+    assert [block.kind.removeprefix("swin0.block.") for block in swin.blocks] == [
+        *("0", "1"), *("2", "3"), *("4", "5", "5", "5", "5", "5"), *("10", "11"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["vit_of_nowhere", "hf-hub:somebody/some-model"])
@@ -71,6 +89,18 @@ def test_a_model_that_timm_does_not_have_is_refused(name: str) -> None:
         build_anchor(AnchorSpec("a", name), classes=3, drop_path=0.0)
 
 
+@pytest.mark.parametrize("name", ["pretrained", "checkpoint_path", "num_classes"])
+def test_arguments_that_bring_weights_or_are_decided_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'a': argument '{name}' is not for a family to set"):
+        build_anchor(AnchorSpec("a", "vit_tiny_patch16_224", {name: 1}), classes=3, drop_path=0.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_heads", 5), ("depths", "deep"), ("act_layer", "nothing")])
+def test_arguments_that_timm_refuses_are_named(name: str, value: int | str) -> None:
+    with pytest.raises(ValueError, match=f"'a': 'vit_tiny_patch16_224' does not take .*{name}"):
+        build_anchor(AnchorSpec("a", "vit_tiny_patch16_224", {name: value}), classes=3, drop_path=0.0)
+
+
 def test_a_network_without_seams_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'a': 'vgg11' is a VGG; there are seams for VisionTransformer, Swin"):
-        build_anchor(AnchorSpec("a", "vgg11"), classes=3, drop_path=0.0)
+    with pytest.raises(ValueError, match=r"'a': 'test_efficientnet' is a EfficientNet; there are seams for VisionTr"):
+        build_anchor(AnchorSpec("a", "test_efficientnet"), classes=3, drop_path=0.0)

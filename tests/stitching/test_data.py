@@ -10,7 +10,7 @@ import torch
 from picture_folders import COLOURS, held_out_pictures, picture_folder
 from small_families import TINY, registered
 
-from stitching.data import Batch, Folder, open_data, seeded
+from stitching.data import Augmentation, Batch, Folder, open_data, seeded
 from stitching.digits import Digits
 from stitching.families import FAMILIES
 
@@ -64,6 +64,20 @@ def test_epochs_and_seeds_augment_anew(root: Path) -> None:
 
     assert not torch.equal(pixels(0, seed=0), pixels(1, seed=0))
     assert not torch.equal(pixels(0, seed=0), pixels(0, seed=1))
+
+
+def test_the_first_part_of_a_batch_is_not_erased(root: Path) -> None:
+    def batches(augmentation: Augmentation) -> list[torch.Tensor]:
+        data = Folder(root, TINY.preprocessing, augmentation, workers=0)
+        return [images for images, _ in data.training(0, 3, 4, seed=1)]
+
+    whole = batches(Augmentation())
+    erased = batches(Augmentation(erase=1.0))
+    parted = batches(Augmentation(erase=1.0, parts=2))
+    for plain, everywhere, images in zip(whole, erased, parted, strict=True):
+        assert torch.equal(images[:2], plain[:2])
+        assert torch.equal(images[2:], everywhere[2:])
+        assert not any(torch.equal(a, b) for a, b in zip(plain, everywhere, strict=True))
 
 
 def test_held_out_images_come_once_in_the_order_of_their_names(root: Path) -> None:

@@ -80,6 +80,9 @@ def test_a_family_of_the_users_own_is_a_file(tmp_path: Path) -> None:
         (('kind = "staged"', 'kind = "random"'), "rule.*'paired', 'staged', 'two-way'"),
         (('name = "duo"', 'name = "digits"'), "'digits' is a family that exists"),
         (("size = 32", "size = 32\nsharpness = 2"), "preprocessing.sharpness"),
+        (("size = 32", 'size = 32\ninterpolation = "cubic"'), "preprocessing.interpolation: Input should be 'nearest'"),
+        (("size = 32", "size = 32\nstd = [0.2, 0.2, 0.0]"), "preprocessing.std.2: Input should be greater than 0"),
+        (("size = 32", "size = 32\nmean = [0.2, nan, 0.0]"), "preprocessing.mean.1: Input should be a finite"),
         (("classes = 3", "classes = "), "Invalid value"),
         (('name = "duo"', 'name = "../duo"'), "name: String should match"),
     ],
@@ -89,3 +92,8 @@ def test_what_is_wrong_in_a_familys_file_is_named(tmp_path: Path, change: tuple[
     path.write_text(DUO.replace(*change, 1))
     with pytest.raises(ValueError, match=rf"duo\.toml: .*{says}"):
         family(str(path))
+
+
+def test_a_familys_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.toml: cannot be read: No such file or directory$"):
+        family(str(tmp_path / "nowhere.toml"))

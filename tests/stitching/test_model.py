@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import recipe
 import torch
-from small_families import SMALL, TINY, anchor, with_recipe_weights
+from small_families import SMALL, SMALL_SWIN, TINY, anchor, with_recipe_weights
 from torch import Tensor
 
 import stitching
@@ -108,14 +108,29 @@ def test_threads_that_call_at_once_get_the_answers_of_one_alone(small: SNNet) ->
 @torch.inference_mode()
 def test_a_deep_copy_is_a_network_of_its_own() -> None:
     model, images = with_recipe_weights(TINY), recipe.images((2, 3, 32, 32))
-    twin = copy.deepcopy(model)
     before = [model(images, stitch) for stitch in model.stitches]
-    assert all(torch.equal(twin(images, stitch), before[stitch.id]) for stitch in twin.stitches)
-    for parameter in twin.parameters():
-        parameter.mul_(1.5)
-    for stitch in model.stitches:
-        assert torch.equal(model(images, stitch), before[stitch.id])
-        assert not torch.equal(twin(images, stitch), before[stitch.id])
+    mixed = model(images, model.stitches[2:4])
+    twin = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.zero_()
+    for stitch in twin.stitches:
+        assert torch.equal(twin(images, stitch), before[stitch.id])
+        assert not torch.equal(model(images, stitch), before[stitch.id])
+    assert torch.equal(twin(images, twin.stitches[2:4]), mixed)
+
+
+def test_stitching_layers_are_a_class_for_each_pair_of_anchors(small: SNNet) -> None:
+    kinds = {step.kind for stitch in small.stitches for step in small.path(stitch) if "stitch" in step.name}
+    assert kinds == {"s16>s24", "s24>s32"}
+
+
+def test_stitching_layers_of_other_widths_are_other_classes() -> None:
+    with torch.device("meta"):
+        model = SNNet(SMALL_SWIN)
+    kind_of = {step.name: step.kind for stitch in model.stitches for step in model.path(stitch)}
+    assert kind_of["stitch_layers.0.0.0"] == "swin0>swin1.0"
+    assert kind_of["stitch_layers.1.0.0"] == "swin0>swin1.1"
+    assert {kind for name, kind in kind_of.items() if name.startswith("stitch_layers.2.0")} == {"swin0>swin1.2"}
 
 
 def test_gradients_reach_exactly_the_parameters_on_the_path() -> None:

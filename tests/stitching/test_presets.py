@@ -9,7 +9,7 @@ import timm
 import torch
 from picture_folders import picture_folder
 from pydantic import ValidationError
-from small_families import SMALL_SWIN, TINY, registered, small_v2
+from small_families import SMALL_SWIN, TINY, TINY_RESNET, registered, small_v2
 
 import stitching
 from stitching.families import AnchorSpec, Family, Preprocessing
@@ -17,7 +17,6 @@ from stitching.rules import Staged
 from stitching.train import new_optimizer, starting_model, train
 from stitching.train_config import PRESETS, TrainConfig
 
-SMALL = Preprocessing(size=32)
 LEVIT: dict[str, Any] = {
     "embed_dim": (16, 24, 32),
     "key_dim": 8,
@@ -32,12 +31,7 @@ NETWORKS = {
         "tiny_levit", tuple(AnchorSpec(name, "levit_128s", LEVIT) for name in "ab"), 3, rule=Staged((0, 1)),
         preprocessing=Preprocessing(size=64),
     ),
-    "resnet": Family(
-        "tiny_resnet",
-        tuple(AnchorSpec(name, "resnet18", {"channels": (8, 8, 16, 16), "layers": layers})
-              for name, layers in (("a", (1, 2, 2, 1)), ("b", (1, 2, 4, 1)))),
-        3, rule=Staged((1, 2)), preprocessing=SMALL,
-    ),
+    "resnet": TINY_RESNET,
     "v2": small_v2(12),
 }  # fmt: skip
 """A small network of the kind that each recipe is for."""
@@ -68,6 +62,8 @@ def ten_steps(preset: str, root: Path, teacher: dict[int, Path]) -> TrainConfig:
     given: dict[str, Any] = {"steps": 10, "warmup": 2, "batch": 4}
     if "teacher" in PRESETS[preset]:
         given |= {"teacher": "test_resnet", "teacher_checkpoint": teacher[family.classes]}
+    if preset == "v2":  # the recipe's rates are for the anchors of the article
+        given["drop_path"] = (0.05, 0.4)
     data = picture_folder(root / "pictures", classes=family.classes)
     return TrainConfig(preset=preset, family=family.name, data=str(data), out=root / "run", **given)
 
@@ -87,6 +83,19 @@ def test_ten_steps_of_a_recipe_move_every_part_and_load_again(
 
 def test_every_family_that_was_published_has_a_recipe() -> None:
     assert set(PRESETS) == set(NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("family", "rates"), [("deit3_s_b", (0.05, 0.15)), ("deit3_s_l", (0.05, 0.4)), ("deit3_b_l", (0.15, 0.4))]
+)
+def test_v2_has_a_rate_of_drop_path_for_each_anchor(family: str, rates: tuple[float, ...], tmp_path: Path) -> None:
+    assert TrainConfig(family=family, data="x", out=tmp_path, preset="v2").drop_path == rates
+    assert TrainConfig(family=family, data="x", out=tmp_path, preset="v2", drop_path=0.2).drop_path == (0.2,)
+
+
+def test_anchors_that_v2_has_no_rate_for_must_be_given_one(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"drop_path: .* no rate for anchor 'small'; give one for each anchor"):
+        TrainConfig(family="small_v2_12_12", data="x", out=tmp_path, preset="v2")
 
 
 def test_what_is_given_goes_before_the_recipe(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from small_families import SMALL_SWIN, small_v2, with_released_weights
 
 import stitching
 from stitching.checkpoint import CheckpointError, load_anchors
-from stitching.families import FAMILIES, Family
+from stitching.families import FAMILIES, AnchorSpec, Family, Preprocessing
 from stitching.flops import flops, params
 from stitching.model import SNNet
 from stitching.released import adapted
@@ -129,3 +129,10 @@ def test_an_original_anchors_file_fills_an_anchor(tmp_path: Path) -> None:
     load_anchors(model, files)
     expected = recipe.weight("blocks.2.m.qkv.c.weight", (384, 192))
     assert torch.equal(model.anchors[0].state_dict()["stages.0.blocks.1.attn.qkv.linear.weight"], expected)
+
+
+def test_anchors_that_timm_has_no_weights_for_are_named() -> None:
+    spec = AnchorSpec("rms", "convnext_atto_rms", {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)})
+    model = SNNet(Family("duo", (spec, spec), classes=1000, preprocessing=Preprocessing(size=32)))
+    with pytest.raises(CheckpointError, match=r"'rms': timm's pretrained 'convnext_atto_rms' cannot .* --anchors"):
+        load_anchors(model, ())

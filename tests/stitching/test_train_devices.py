@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from picture_folders import picture_folder
-from small_families import TINY, registered
+from small_families import TINY, TINY_RESNET, registered
 
 import stitching
 from stitching.data import open_data, seeded
@@ -24,7 +24,7 @@ WORKER = Path(__file__).parent / "train_worker.py"
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny() -> Iterator[None]:
-    with registered(TINY):
+    with registered(TINY), registered(TINY_RESNET):
         yield
 
 
@@ -55,10 +55,7 @@ def averaged(config: TrainConfig, processes: int) -> SNNet:
     return model
 
 
-def test_two_processes_draw_for_themselves_and_share_their_gradients(run: TrainConfig) -> None:
-    stitches = SNNet(TINY).stitches
-    drawn = [[draw((stitches,), run.seed, rank, step).id for step in range(run.steps)] for rank in range(2)]
-    assert drawn[0] != drawn[1]
+def in_two_processes(run: TrainConfig) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finished = subprocess.run(
         [*torchrun, str(WORKER), run.model_dump_json()],
@@ -70,10 +67,33 @@ def test_two_processes_draw_for_themselves_and_share_their_gradients(run: TrainC
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.split() == [str(run.out / "model.safetensors")] * 2
+
+
+def test_two_processes_draw_for_themselves_and_share_their_gradients(run: TrainConfig) -> None:
+    stitches = SNNet(TINY).stitches
+    drawn = [[draw((stitches,), run.seed, rank, step).id for step in range(run.steps)] for rank in range(2)]
+    assert drawn[0] != drawn[1]
+    in_two_processes(run)
     assert sorted(file.name for file in run.out.iterdir()) == ["last.pt", "model.safetensors"]
     trained = stitching.load("tiny", run.out / "model.safetensors").state_dict()
     for key, value in averaged(run, processes=2).state_dict().items():
         torch.testing.assert_close(trained[key], value, atol=1e-5, rtol=0)
+
+
+def test_running_statistics_are_averaged_over_the_processes(run: TrainConfig) -> None:
+    run = run.model_copy(update={"family": "tiny_resnet", "steps": 1, "stitches": "0"})
+    in_two_processes(run)
+    trained = stitching.load("tiny_resnet", run.out / "model.safetensors").state_dict()
+    seen = []
+    for rank in range(2):
+        with seeded(run.seed):
+            model = SNNet(TINY_RESNET).train()
+        images, _ = next(open_data(run.data, TINY_RESNET).training(0, 1, run.batch, run.seed + rank))
+        model(images, model.stitches[0])
+        seen.append(model.state_dict())
+    for key in ("anchors.0.bn1.running_mean", "anchors.0.layer4.0.bn2.running_var"):
+        assert not torch.allclose(seen[0][key], seen[1][key], atol=1e-4)
+        torch.testing.assert_close(trained[key], (seen[0][key] + seen[1][key]) / 2, atol=1e-5, rtol=0)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,254 @@
+"""Connections: uvicorn's httptools protocol, with a bound on all that a client can hold or have done.
+
+Without, a client could say nothing, send half a header, header after header, a body of one-byte chunks or requests
+without end, never read, or go on sending what was refused, and so keep connections, memory or the event loop.
+"""
+
+import asyncio
+import json
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+UNREAD = "unread"
+"""In the scope's state: tells whether a part of the request's body has not come yet."""
+
+MOST_URL = 16 * 1024  # bytes
+MOST_HEAD = 32 * 1024  # bytes of URL and headers
+MOST_HEADERS = 100
+MOST_PIPELINED = 32  # requests sent before the first is answered
+SPARE_CHUNKS, BYTES_PER_CHUNK = 1000, 64  # all but the spare chunks of a body have this many bytes on average
+LINGER = 2.0  # seconds, and
+MOST_DISCARDED = 16 * 1024 * 1024  # bytes that a refused client may go on sending before it is cut off
+
+_Refusal = tuple[int, str]
+_SLOW_HEAD: _Refusal = (408, "the request's header did not arrive in time")
+_LONG_URL: _Refusal = (414, f"the URL has more than {MOST_URL} bytes")
+_LONG_HEAD: _Refusal = (431, f"the request's header has more than {MOST_HEAD} bytes or {MOST_HEADERS} lines")
+_SMALL_CHUNKS: _Refusal = (400, f"the body comes in chunks of less than {BYTES_PER_CHUNK} bytes")
+_PIPELINED: _Refusal = (400, f"more than {MOST_PIPELINED} requests were sent before the first was answered")
+_CONNECT: _Refusal = (501, "this server is no proxy")
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection, among `most` of them.
+
+    A request's head may take `patience` seconds to arrive, an answer as long to be taken. Where a request is answered
+    before all of its body has come, the connection ends: what is still sent is not read, but thrown away for a moment.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        most: int,
+        patience: float,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._most, self._patience = most, patience
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._in_head = self._leaving = False
+        self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
+        self._fault: _Refusal | None = None
+        # What a response sees of the transport.
+        outlet = SimpleNamespace(write=self._write, close=self._leave, is_closing=self._is_closing)
+        self._outlet = cast(asyncio.Transport, outlet)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come; where there is no room for it, it is told so and sent away."""
+        super().connection_made(transport)
+        if len(self.connections) > self._most:
+            self.transport.write(self._response(503, f"{self._most} connections are open; come back later"))
+            self.transport.close()
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, or was sent away."""
+        super().connection_lost(exc)
+        _stop(self._head_timer)
+        _stop(self._write_timer)
+
+    def data_received(self, data: bytes) -> None:
+        """Any number of bytes, of heads, bodies, or what is not read any more."""
+        if self._leaving:
+            self._discard(len(data))
+            return
+        self._unset_keepalive_if_required()
+        while data:
+            data = self._parse(data)
+        if not self._leaving and (self._in_head or not self._answering()):
+            self._expect_head()
+
+    def _parse(self, data: bytes) -> bytes:
+        """What is left to parse."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._without_upgrade() + data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self._refuse(*(self._fault or (400, f"the request cannot be read: {error}")))
+            return b""
+        self._unparsed = self._unparsed + len(data) if self._in_head else 0
+        if self._unparsed > MOST_HEAD:
+            self._refuse(*_LONG_HEAD)
+        return b""
+
+    def _without_upgrade(self) -> bytes:
+        """The head at hand, without its offer to speak another protocol, to be parsed anew.
+
+        The parser takes every such offer for accepted, and with it a body for another protocol's bytes. Java's client,
+        for one, offers HTTP/2 with each first request.
+        """
+        method = self.parser.get_method()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        lines = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([method + b" " + self.url + b" HTTP/1.1", *lines, b"", b""])
+
+    def on_message_begin(self) -> None:
+        """The parser has met a request."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head = self._chunks = self._body = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its URL."""
+        super().on_url(url)
+        self._head += len(url)
+        if self._head > MOST_URL:
+            self._fail(_LONG_URL)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or a trailer."""
+        super().on_header(name, value)
+        self._head += len(name) + len(value)
+        if self._head > MOST_HEAD or len(self.headers) > MOST_HEADERS:
+            self._fail(_LONG_HEAD)
+
+    def on_headers_complete(self) -> None:
+        """Its body begins."""
+        self._in_head = False
+        _stop(self._head_timer)
+        self._head_timer = None
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._fail(_CONNECT)
+            return
+        super().on_headers_complete()
+        cycle = self.cycle
+        cycle.transport = self._outlet
+        cycle.scope["state"][UNREAD] = lambda: cycle.more_body
+        if len(self.pipeline) > MOST_PIPELINED:
+            self._fail(_PIPELINED)
+
+    def on_chunk_header(self) -> None:
+        """A chunk of the body begins."""
+        self._chunks += 1
+        if self._chunks > SPARE_CHUNKS + self._body // BYTES_PER_CHUNK:
+            self._fail(_SMALL_CHUNKS)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has come."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not take what it asked for."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self._patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        _stop(self._write_timer)
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._patience, self._on_slow_head)
+
+    def _on_slow_head(self) -> None:
+        self._head_timer = None
+        if self._in_head:
+            self._refuse(*_SLOW_HEAD)
+        else:
+            self.transport.close()
+
+    def _fail(self, refusal: _Refusal) -> NoReturn:
+        # The parser wraps what its callbacks raise, and _parse refuses.
+        self._fault = refusal
+        raise ValueError(refusal[1])
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer in the app's place, to which the client will be gone, and end the connection."""
+        if self._answering() and self.cycle.response_started:
+            self.transport.abort()
+            return
+        self.logger.info("Request refused: %s", detail)
+        self._write(self._response(status, detail))
+        self._linger()
+
+    def _response(self, status: int, detail: str) -> bytes:
+        title = HTTPStatus(status).phrase
+        body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append((b"retry-after", b"1"))
+        lines = [f"HTTP/1.1 {status} {title}".encode(), *(name + b": " + value for name, value in headers)]
+        return b"\r\n".join([*lines, b"", body])
+
+    def _write(self, data: bytes) -> None:
+        if not self._is_closing():
+            self.transport.write(data)
+
+    def _is_closing(self) -> bool:
+        return self._leaving or self.transport.is_closing()
+
+    def _leave(self) -> None:
+        """End the connection after an answer."""
+        if self.cycle.more_body:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """End the connection for the client now and for us soon: a reset under its hands could cost it the answer."""
+        if self._is_closing():
+            return
+        self._leaving = True
+        self.pipeline.clear()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(LINGER, self.transport.abort)
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > MOST_DISCARDED:
+            self.transport.abort()
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer:
+        timer.cancel()

@@ -1,0 +1,36 @@
+"""How many requests to expect while a batch runs, learned from how many came."""
+
+import math
+
+MEMORY = 10.0  # SLOs that the rate looks back; their spread takes four times as many samples to know
+LEAST_DISPERSION = 1.0  # arrivals that know nothing of each other
+
+
+class Forecast:
+    """The rate of arrivals and their index of dispersion (variance over mean of counts), as exponential averages."""
+
+    def __init__(self) -> None:
+        self.rate = 0.0
+        self.dispersion = LEAST_DISPERSION
+        self._seen = 0.0
+
+    def observe(self, arrived: int, seconds: float, slo: float) -> None:
+        """Learn that so many arrived in so many seconds."""
+        if seconds <= 0:
+            return
+        self._seen += seconds
+        memory = min(MEMORY * slo, self._seen)  # at first all that was seen counts alike
+        expected = self.rate * seconds
+        if expected > 0:
+            surprise = (arrived - expected) ** 2 / max(expected, 1.0)
+            self.dispersion += _weight(seconds, 4 * memory) * (surprise - self.dispersion)
+        self.rate += _weight(seconds, memory) * (arrived / seconds - self.rate)
+
+    def most(self, seconds: float, deviations: float) -> float:
+        """So many standard deviations above the arrivals to be expected in that time."""
+        mean = self.rate * seconds
+        return mean + deviations * math.sqrt(max(self.dispersion, LEAST_DISPERSION) * mean)
+
+
+def _weight(seconds: float, memory: float) -> float:
+    return -math.expm1(-seconds / memory)

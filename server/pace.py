@@ -1,0 +1,103 @@
+"""Our policy: everyone's slack is shared along the queue, and a batch leaves room for those who come while it runs."""
+
+from collections.abc import Callable
+
+from server.batch_costs import Costs
+from server.policy import DRAINED, Decision, View, why
+from server.spreading import divide
+
+RESERVE = 0.95
+"""Share of a request's slack that may be planned away."""
+SHARE = 0.5
+"""Share of the SLO that a batch may take: whoever comes as it starts waits it out, and then needs as long again."""
+DEVIATIONS = 3.0
+"""How many more arrivals than expected, in standard deviations, must still find room."""
+
+
+class Pace:
+    """Spends the most time a row that keeps every deadline in the queue, and those expected next.
+
+    Every waiting request is owed the time of the cheapest stitch that it admits. What time is left before the deadlines
+    is shared evenly: a row gets the least, over all requests, of (slack - what is owed up to it) / its place. That is
+    the first piece of the taut string through the deadlines, which is optimal where nobody else arrives (Yao, Demers
+    and Shenker 1995, for arrivals in the order of their deadlines). A batch is shorter still where a burst of arrivals,
+    served by the cheapest stitch right after it, would come too late.
+    """
+
+    name = "pace"
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+
+    def decide(self, view: View) -> Decision:
+        """The next batch."""
+        doomed, rows, reason = self._rows(view)
+        seconds = min(self._shared(view, doomed, rows), self._ahead(view, doomed, rows), SHARE * view.slo * view.safe)
+        entries, level = divide(self._costs, view.waiting[doomed : doomed + rows], seconds, view.waiting.tenants)
+        return Decision(entries, level, reason, doomed)
+
+    def _rows(self, view: View) -> tuple[int, int, str]:
+        """How many are lost, how many go next, and why no more.
+
+        All that may, where the most urgent one can wait for them; fewer where that saves it and loses nobody else;
+        else as many as can still be in time, without those that cannot.
+        """
+        queued = len(view.waiting)
+        most = min(queued, self._costs.max_batch)
+        if view.in_time(self._floor(view, most)) == queued:
+            return 0, most, why(most, queued - most, self._costs, "")
+        few = largest(most - 1, lambda rows: view.in_time(self._floor(view, rows)) == queued)
+        rest = min(queued - few, self._costs.max_batch)
+        if few and view.in_time(self._floor(view, few) + self._floor(view, rest)) >= queued - few:
+            return 0, few, "deadline"
+        rows = largest(most, lambda rows: view.in_time(self._floor(view, rows)) >= rows)
+        if not rows:
+            return queued - 1, 1, DRAINED
+        doomed = queued - view.in_time(self._floor(view, rows))
+        return doomed, rows, why(rows, queued - doomed - rows, self._costs, "deadline")
+
+    def _floor(self, view: View, rows: int) -> float:
+        """Seconds of a batch of so many rows of what waits, each at the cheapest stitch that it admits."""
+        cheapest = self._costs.row(self._costs.frontier[0].stitch) * len(view.waiting)
+        return self._costs.least(rows) * max(1.0, view.waiting.floor / cheapest)
+
+    def _shared(self, view: View, doomed: int, rows: int) -> float:
+        """Seconds for the next rows when the time before every deadline is shared by all who wait up to it."""
+        queued, most = len(view.waiting) - doomed, self._costs.max_batch
+        owed = view.waiting.floor / len(view.waiting)
+        # Those of one batch end together: the most urgent of each must wait for all of them.
+        surplus = min(
+            RESERVE * view.slack(doomed + first) / min(first + most, queued) - owed for first in range(0, queued, most)
+        )
+        return min(view.slack(doomed), rows * (owed + surplus))
+
+    def _ahead(self, view: View, doomed: int, rows: int) -> float:
+        """The longest batch after which a burst of arrivals can be served in time by the cheapest stitch."""
+        left = len(view.waiting) - doomed - rows
+        slo, row = view.slo * view.safe, self._costs.row(self._costs.frontier[0].stitch)
+        low, high = 0.0, SHARE * slo
+
+        def after(seconds: float) -> float:
+            return self._costs.drain(row * (left + view.forecast.most(seconds / view.safe, DEVIATIONS)))
+
+        if high + after(high) <= slo:
+            return high
+        for _ in range(8):  # to a 256th of the SLO
+            middle = (low + high) / 2
+            if middle + after(middle) <= slo:
+                low = middle
+            else:
+                high = middle
+        return low
+
+
+def largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from 1 to `most` that fits, where all below one that fits do; 0 if none does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low

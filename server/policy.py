@@ -1,0 +1,86 @@
+"""What every scheduling policy sees and says. Times inside are the table's: what drift and load take is taken off."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lookup_tables.table import Entry
+from server.allowance import Allowed
+from server.batch_costs import Costs
+from server.forecast import Forecast
+from server.queue import DeadlineQueue, Waiting
+
+
+@dataclass(frozen=True)
+class View:
+    """The queue at the moment when the engine is free.
+
+    `waiting`: every request, most urgent first; `now` in the deadlines' clock; `slo`: seconds that a request without a
+    deadline of its own has. `safe` and `likely`: seconds by the table that one second
+    of this machine is good for, with a margin to promise on, and at present. `forecast`: the arrivals to expect, after
+    `arrived` since the last batch.
+    """
+
+    waiting: DeadlineQueue[Any]
+    now: float
+    slo: float
+    safe: float
+    likely: float
+    forecast: Forecast
+    arrived: int = 0
+
+    def slack(self, index: int) -> float:
+        """Seconds by the table, to promise on, until that request's deadline."""
+        due: float = self.waiting[index].deadline
+        return (due - self.now) * self.safe
+
+    def in_time(self, seconds: float) -> int:
+        """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""
+        ends = self.now + seconds / self.likely
+        return len(self.waiting) - bisect_left(self.waiting, ends, key=_deadline)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One batch: after `doomed` requests, which cannot be answered in time any more, the next `entries` are run.
+
+    `level` is the dearest stitch that the batch could afford; `reason` tells why the batch holds no more requests.
+    """
+
+    entries: tuple[Entry, ...]
+    level: Entry
+    reason: str
+    doomed: int = 0
+
+
+def _deadline(request: Waiting) -> float:
+    return request.deadline
+
+
+class Policy(Protocol):
+    """Chooses batches. May learn from what it is shown; acts on nothing."""
+
+    name: str
+
+    def decide(self, view: View) -> Decision:
+        """The next batch of a queue that is not empty."""
+
+
+FULL, DRAINED = "full", "drained"
+"""Why a batch holds no more: it has as many rows as it may, or nobody else waits."""
+
+
+def why(rows: int, left: int, costs: Costs, otherwise: str) -> str:
+    """The reason for a batch of `rows` that leaves `left` waiting."""
+    if not left:
+        return DRAINED
+    return FULL if rows == costs.max_batch else otherwise
+
+
+def up_to(allowed: Allowed, rank: int) -> Entry:
+    """The best admitted stitch up to a place on the frontier; the cheapest admitted one where all lie above it."""
+    entries, ranks = allowed.entries, allowed.ranks
+    for index in range(len(ranks) - 1, 0, -1):
+        if ranks[index] <= rank:
+            return entries[index]
+    return entries[0]

@@ -1,0 +1,103 @@
+"""The queue: requests by deadline, the most urgent first."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, TypeVar, overload
+
+from server.allowance import Allowed
+from server.tenants import Tenant
+
+
+class Waiting(Protocol):
+    """What the controller needs to know of a request: whose it is, what its budget admits, and when it is due."""
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is."""
+
+    @property
+    def allowed(self) -> Allowed:
+        """What its budget admits."""
+
+    @property
+    def deadline(self) -> float:
+        """When its answer is due, in absolute seconds by the queue's clock."""
+
+
+Request = TypeVar("Request", bound=Waiting)
+Request_co = TypeVar("Request_co", bound=Waiting, covariant=True)
+
+
+class DeadlineQueue(Sequence[Request], Generic[Request]):
+    """Requests in the order of their deadlines, of equal ones the first to come.
+
+    `floor` is the sum of their floors: seconds, by the table, in which full batches of the cheapest admitted stitches
+    would answer them all. `tenants`: how many of them are whose.
+    """
+
+    def __init__(self) -> None:
+        self._requests: list[Request] = []
+        self.floor = 0.0
+        self.tenants: Counter[Tenant] = Counter()
+
+    def push(self, request: Request) -> None:
+        """Add a request."""
+        insort(self._requests, request, key=_deadline)
+        self.floor += request.allowed.floor
+        self.tenants[request.tenant] += 1
+
+    def floor_before(self, deadline: float) -> float:
+        """The floors of those due until then, taking all for alike."""
+        before = bisect_right(self._requests, deadline, key=_deadline)
+        return self.floor * before / len(self._requests) if before else 0.0
+
+    def take(self, count: int) -> list[Request]:
+        """Remove the most urgent ones and return them."""
+        taken = self._requests[:count]
+        del self._requests[:count]
+        self._forget(taken)
+        return taken
+
+    def take_late(self, now: float) -> list[Request]:
+        """Remove those whose deadline has passed and return them."""
+        return self.take(bisect_left(self._requests, now, key=_deadline)) if self.late(now) else []
+
+    def late(self, now: float) -> bool:
+        """Whether the most urgent one's deadline has passed."""
+        return bool(self._requests) and self._requests[0].deadline < now
+
+    def remove(self, request: Request) -> None:
+        """Remove this one, if it is still here."""
+        index = bisect_left(self._requests, request.deadline, key=_deadline)
+        while index < len(self._requests) and self._requests[index].deadline == request.deadline:
+            if self._requests[index] is request:
+                del self._requests[index]
+                self._forget([request])
+                return
+            index += 1
+
+    def _forget(self, gone: Sequence[Request]) -> None:
+        for request in gone:
+            self.tenants[request.tenant] -= 1
+            if not self.tenants[request.tenant]:
+                del self.tenants[request.tenant]
+        # An empty queue starts from zero again, so that rounding does not add up.
+        self.floor = self.floor - sum(request.allowed.floor for request in gone) if self._requests else 0.0
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Request]: ...
+    def __getitem__(self, index: int | slice) -> Request | list[Request]:
+        return self._requests[index]
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._requests)
+
+
+def _deadline(request: Waiting) -> float:
+    return request.deadline

@@ -1,0 +1,91 @@
+"""Whose a request is: under load a tenant's burst costs its own accuracy before that of others."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.errors import Unauthorized
+
+BEARER = "bearer "
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """`weight`: its share of the time that is left to spend on accuracy; `min_top1`: its least top-1, a fraction."""
+
+    name: str = "anyone"
+    weight: float = 1.0
+    min_top1: float | None = None
+
+
+ANYONE = Tenant()
+"""Whoever sends no key."""
+
+
+class _Listed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    key_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    min_top1: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    tenants: Annotated[list[_Listed], Field(min_length=1, max_length=1000)]
+
+
+class Tenants:
+    """The tenants by their keys, of which only SHA-256 digests are kept."""
+
+    def __init__(self, by_digest: Mapping[str, Tenant] | None = None) -> None:
+        self._by_digest = by_digest or {}
+
+    @classmethod
+    def load(cls, path: Path) -> "Tenants":
+        """From a TOML file of [[tenants]]: name, key_sha256, weight, min_top1 (percent). ValueError names the fault."""
+        try:
+            listed = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).tenants
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        for field in ("name", "key_sha256"):
+            if len({getattr(one, field) for one in listed}) < len(listed):
+                raise ValueError(f"{path}: {field}: two tenants have the same")
+        return cls({one.key_sha256: Tenant(one.name, one.weight, _fraction(one.min_top1)) for one in listed})
+
+    def of(self, key: str | None) -> Tenant:
+        """Whose key it is; without one ANYONE. Raises Unauthorized for a key that is nobody's, where there are any."""
+        if key is None or not self._by_digest:
+            return ANYONE
+        # What is looked up is a digest: how long that takes says nothing of the keys.
+        tenant = self._by_digest.get(digest(key))
+        if tenant is None:
+            raise Unauthorized("the API key is not known; send a valid one as 'Authorization: Bearer KEY', or none")
+        return tenant
+
+
+def key_in(headers: Mapping[str, str]) -> str | None:
+    """The API key of a request: `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+    authorization = headers.get("authorization", "")
+    if authorization.lower().startswith(BEARER):
+        return authorization[len(BEARER) :].strip()
+    return headers.get("x-api-key")
+
+
+def digest(key: str) -> str:
+    """What is kept of a key: its SHA-256 in hex."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _fraction(percent: float | None) -> float | None:
+    return None if percent is None else percent / 100

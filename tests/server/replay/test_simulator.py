@@ -1,0 +1,77 @@
+"""The simulator runs the server's own objects: what comes out is what these decide."""
+
+import numpy as np
+import pytest
+from made_up import MS, small_table
+
+from server.admission import Limiter
+from server.controller import Controller
+from server.replay.report import summarise
+from server.replay.simulator import simulate
+from server.replay.traces import Trace, gamma
+
+
+def controller(policy: str = "pace", slo: float = 50 * MS) -> Controller:
+    return Controller(small_table(), max_batch=8, slo=slo, policy=policy)
+
+
+def at(*times: float) -> Trace:
+    return Trace("by hand", np.array(times), max(times) + 1)
+
+
+def test_a_request_alone_takes_what_its_stitch_takes() -> None:
+    made = controller()
+    (outcome,) = simulate(at(3.0), made, Limiter(10, made))
+    assert (outcome.stitch, outcome.top1, outcome.status) == (3, 0.8, "200")
+    assert outcome.latency == pytest.approx(4 * MS)
+    assert outcome.in_time
+
+
+def test_who_comes_while_a_batch_runs_waits_for_it() -> None:
+    made = controller("fixed:3")
+    first, second, third = simulate(at(0.0, 0.001, 0.002), made, Limiter(10, made))
+    assert first.latency == pytest.approx(4 * MS)
+    assert second.latency == pytest.approx(11 * MS)
+    assert third.latency == pytest.approx(10 * MS)
+
+
+def test_what_would_be_late_is_refused_and_worth_nothing() -> None:
+    made = controller(slo=10.01 * MS)
+    limiter = Limiter(1000, made)
+    outcomes = simulate(at(*[0.0] * 40), made, limiter)
+    refused = [outcome for outcome in outcomes if outcome.latency is None]
+    assert len(outcomes) == 40
+    assert len(refused) == 30, "ten fit in 10 ms at the cheapest stitch"
+    assert {outcome.status for outcome in refused} == {"503"}
+    assert all(outcome.in_time for outcome in outcomes if outcome.latency is not None)
+    assert (limiter.inside, limiter.floor) == (0, 0.0), "every permit came back"
+
+
+def test_noise_makes_batches_longer_and_is_learned() -> None:
+    made = controller()
+    simulate(
+        Trace("gamma", gamma(100, 5.0, np.random.default_rng(0), cv2=1), 5.0), made, Limiter(10, made), lambda: 1.5
+    )
+    assert made.drift.center == pytest.approx(1.5, rel=0.01)
+
+
+def test_the_same_trace_and_noise_give_the_same_outcomes() -> None:
+    def once() -> list[object]:
+        made, noise = controller(), np.random.default_rng(1)
+        trace = Trace("gamma", gamma(700, 3.0, np.random.default_rng(2), cv2=8), 3.0)
+        return list(simulate(trace, made, Limiter(99, made), lambda: noise.uniform(0.7, 1.5)))
+
+    assert once() == once()
+
+
+def test_our_policy_loses_fewer_and_is_worth_more_than_slackfit_in_a_burst() -> None:
+    trace = Trace("gamma", gamma(750, 10.0, np.random.default_rng(5), cv2=8), 10.0)
+    worth, met = {}, {}
+    for policy in ("pace", "slackfit", "cheapest"):
+        made = controller(policy, slo=80 * MS)
+        outcomes = simulate(trace, made, Limiter(1000, made))
+        summary = summarise(outcomes, trace.seconds)
+        worth[policy], met[policy] = summary.effective or 0.0, summary.attainment
+    assert worth["pace"] > worth["cheapest"]
+    assert worth["pace"] > worth["slackfit"]
+    assert met["pace"] >= met["slackfit"]

@@ -1,0 +1,38 @@
+"""Rates and dispersions are those of the arrivals shown."""
+
+import numpy as np
+import pytest
+
+from server.forecast import Forecast
+
+SLO = 0.1
+
+
+def test_nothing_seen_nothing_expected() -> None:
+    assert Forecast().most(1.0, deviations=3) == 0.0
+
+
+def test_a_steady_rate_is_learned_from_counts() -> None:
+    forecast = Forecast()
+    for _ in range(400):
+        forecast.observe(5, 0.05, SLO)
+    assert forecast.rate == pytest.approx(100, rel=0.01)
+    assert forecast.most(0.1, deviations=0) == pytest.approx(10, rel=0.01)
+
+
+@pytest.mark.parametrize("dispersion", [1.0, 8.0])
+def test_bursts_widen_what_is_expected(dispersion: float) -> None:
+    generator = np.random.default_rng(3)
+    forecast = Forecast()
+    seen = []
+    for _ in range(4000):
+        mean = generator.gamma(20 / (dispersion - 1), dispersion - 1) if dispersion > 1 else 20.0
+        forecast.observe(int(generator.poisson(mean)), 0.02, SLO)
+        seen.append(forecast.dispersion)
+    assert np.mean(seen[1000:]) == pytest.approx(dispersion, rel=0.35)
+
+
+def test_no_time_teaches_nothing() -> None:
+    forecast = Forecast()
+    forecast.observe(7, 0.0, SLO)
+    assert forecast.rate == 0.0

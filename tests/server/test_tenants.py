@@ -1,0 +1,55 @@
+"""Keys, weights and floors, from a file that may be wrong."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from server.errors import Unauthorized
+from server.tenants import ANYONE, Tenant, Tenants
+
+DIGEST = sha256(b"secret").hexdigest()
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "tenants.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_key_tells_whose_a_request_is(tmp_path: Path) -> None:
+    text = f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nweight = 2\nmin_top1 = 75'
+    tenants = Tenants.load(written(tmp_path, text))
+    assert tenants.of("secret") == Tenant("shop", 2.0, 0.75)
+    assert tenants.of(None) is ANYONE
+    with pytest.raises(Unauthorized, match="API key"):
+        tenants.of("Secret")
+
+
+def test_where_no_keys_are_listed_none_is_wrong() -> None:
+    assert Tenants().of("whatever") is ANYONE
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("tenants = 3", "tenants"),
+        ("", "tenants"),
+        ("[[tenants]", "tenants.toml"),
+        ('[[tenants]]\nname = "shop"', "key_sha256"),
+        ('[[tenants]]\nname = "shop"\nkey_sha256 = "secret"', "key_sha256"),
+        (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nweight = 0', "weight"),
+        (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nmin_top1 = 101', "min_top1"),
+        (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nfloor = 1', "floor"),
+        (f'[[tenants]]\nname = "a"\nkey_sha256 = "{DIGEST}"\n[[tenants]]\nname = "b"\nkey_sha256 = "{DIGEST}"', "same"),
+    ],
+)
+def test_a_faulty_file_is_named_with_its_fault(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault) as error:
+        Tenants.load(written(tmp_path, text))
+    assert "tenants.toml" in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.toml"):
+        Tenants.load(tmp_path / "nowhere.toml")
