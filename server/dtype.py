@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stitching import SNNet
+from stitching.lean import Run, lean
 
 Setting = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -145,7 +146,7 @@ def measured(model: SNNet, variants: Sequence[Variant], clock: Callable[[], floa
 
 @torch.inference_mode()
 def _in_turns(
-    blocks: Mapping[Variant, nn.Module], inputs: Mapping[Variant, Tensor], clock: Callable[[], float]
+    blocks: Mapping[Variant, Run], inputs: Mapping[Variant, Tensor], clock: Callable[[], float]
 ) -> dict[Variant, float]:
     took: dict[Variant, list[float]] = {variant: [] for variant in blocks}
     for turn in range(ROUNDS + 1):
@@ -168,15 +169,16 @@ def _samples(model: SNNet) -> list[tuple[nn.Module, Tensor, int]]:
         x = seam.stem(torch.zeros(max(BATCHES), 3, size, size))
         for number, step in enumerate(seam.blocks[: max(firsts.values()) + 1]):
             if firsts[widths[number]] == number:
-                samples.append((nn.Sequential(*step.entry, *step.owns), x, widths.count(widths[number])))
+                block = nn.Sequential(*step.entry, *step.owns) if step.entry else step.owns[0]
+                samples.append((block, x, widths.count(widths[number])))
             x = step(x)
     return samples
 
 
-def _converted(block: nn.Module, variant: Variant) -> nn.Module:
+def _converted(block: nn.Module, variant: Variant) -> Run:
     mine = copy.deepcopy(block)
     _convert(mine, variant)
-    return mine
+    return lean(mine) or mine
 
 
 def _convert(module: nn.Module, variant: Variant) -> None:

@@ -22,6 +22,7 @@ from server.dtype import Setting, choose, install, measured
 from server.graphs import RECORD_AT
 from server.staged import SLOTS, Forward, Pass, Staged
 from stitching import SNNet
+from stitching.lean import streamline
 from stitching.stopwatch import Stopwatch
 
 MOST_CLASSES = 100
@@ -99,6 +100,7 @@ class Engine:
         # float32 that was asked for is exact: equal to timm's to the last bit.
         self._layout = torch.contiguous_format if dtype == "float32" else torch.channels_last
         self.model = model.to(memory_format=self._layout).eval().requires_grad_(False)
+        streamline(self.model)
         p = model.family.preprocessing
         self.image_size = p.size
         # (x / 255 - mean) / std as one multiplication and one addition.

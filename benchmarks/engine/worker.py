@@ -1,7 +1,7 @@
 """A process that runs batches when told to, one JSON line in, one out. The others here start several and take turns.
 
-A line in: {"run": "engine" | "timm" | "openvino", "family": ..., "stitch": id, "rows": n, "size": pixels}; a line out:
-{"wall": seconds, "cpu": seconds of this process, "units": images decoded meanwhile by the decoding thread, if any}.
+A line in: {"run": "engine" | "timm" | "openvino" | "products", "family": ..., "stitch": id, "rows": n, "size": pixels}.
+A line out: {"wall": seconds, "cpu": seconds of this process, "units": images that the decoding thread did meanwhile}.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from torchvision.transforms.functional import normalize
 
 from server.engine import Engine
 from server.process import keep_freed_memory
@@ -33,6 +34,8 @@ except ImportError:
     openvino = None
 
 PICTURE = 500, 375
+SIDE = 1536
+"""Of the square matrices whose product shows what the processor can do at most."""
 
 
 class Worker:
@@ -98,6 +101,11 @@ def anchor(name: str, stitch: int, size: int | None) -> torch.nn.Module:
 
 
 @cache
+def square() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.ones(SIDE, SIDE), torch.ones(SIDE, SIDE)
+
+
+@cache
 def compiled(name: str, stitch: int, size: int | None, rows: int, threads: int | None) -> Any:
     pixels = size or family(name).preprocessing.size
     model = openvino.convert_model(anchor(name, stitch, size), example_input=torch.zeros(rows, 3, pixels, pixels))
@@ -113,8 +121,14 @@ def run(what: Mapping[str, Any], threads: int | None) -> None:
         images = [torch.full((3, pixels, pixels), 128, dtype=torch.uint8)] * len(stitches)
         engine(name, size, what.get("dtype", "auto"), threads).run(images, stitches)
     elif what["run"] == "timm":
+        images = [torch.full((3, pixels, pixels), 128, dtype=torch.uint8)] * rows
+        p = family(name).preprocessing
         with torch.inference_mode():
-            anchor(name, stitch, size)(torch.zeros(rows, 3, pixels, pixels))
+            x = normalize(torch.stack(images) / 255, list(p.mean), list(p.std))
+            top = anchor(name, stitch, size)(x).softmax(dim=1).topk(100)
+            list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+    elif what["run"] == "products":
+        torch.mm(*square())
     else:
         compiled(name, stitch, size, rows, threads)(np.zeros((rows, 3, pixels, pixels), np.float32))
 
