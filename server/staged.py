@@ -117,6 +117,7 @@ class Staged:
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(SLOTS):
             self._free.put(_Slot(driver, pixels, answers))
+        driver.settle()  # or zeros might still come after the first copy
         self._launching = threading.Lock()
 
     def run(self, passes: Sequence[Pass]) -> Tensor:
