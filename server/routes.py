@@ -80,6 +80,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     serving.check(ask.allowed, time_limit(serving, budget))
     with serving.bodies.hold() as body:
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
+        ask.stages.end("receive")
         serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
         with serving.limiter.admit(ask.allowed):
             answer = await _unless_gone(request, answer_image(serving, image, ask))
@@ -116,6 +117,7 @@ async def classify_batch(
                 mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
                 request_id = f"{request.state.request_id}-{index}"
                 ask = asked(serving, mine, top_k, arrived, request_id, nearest=on_infeasible == "nearest")
+                ask.stages.end("receive")
                 async with turns:
                     serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
                     with serving.limiter.admit(ask.allowed):
