@@ -15,8 +15,8 @@ from server.cgroups import cpus
 
 CPUINFO = Path("/proc/cpuinfo")
 PRODUCTS: Mapping[torch.dtype, frozenset[str]] = {
-    torch.bfloat16: frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
     torch.float16: frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
+    torch.bfloat16: frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
 }
 """The processor features, as Linux names them, that multiply 16-bit numbers natively: x86, then Arm."""
 TENSOR_CORES: Mapping[torch.dtype, tuple[int, int]] = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}
@@ -69,7 +69,7 @@ def gpu_uuid(device: torch.device) -> str | None:
 
 
 def narrow_formats(device: torch.device) -> tuple[torch.dtype, ...]:
-    """The 16-bit formats that a device multiplies natively; a GPU's the more exact first."""
+    """The 16-bit formats that a device multiplies natively, the more exact first."""
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return tuple(dtype for dtype, least in TENSOR_CORES.items() if capability >= least)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from server.device import narrow_formats
 from stitching import SNNet
 
 Setting = Literal["auto", "float32", "bfloat16", "float16"]
@@ -50,17 +49,16 @@ Seconds = Mapping[Variant, Sequence[float]]
 
 
 def choose(
-    model: SNNet,
+    setting: Setting,
     device: torch.device,
-    setting: Setting = "auto",
-    measure: Callable[[SNNet, Sequence[Variant]], Seconds] | None = None,
+    formats: Sequence[torch.dtype],
+    measure: Callable[[Sequence[Variant]], Seconds],
 ) -> Choice:
-    """The variant for a float32 model on a device.
+    """The variant to take on a device that multiplies numbers in these 16-bit `formats` natively, most exact first.
 
-    `auto`: on a GPU the most exact format that its tensor cores take; on a processor that multiplies 16-bit numbers the
-    fastest of them and float32, as `measure` finds it; else float32.
+    `auto`: on a GPU the first of them; on a processor the fastest of them and float32, as `measure` finds it; float32
+    where there is none.
     """
-    formats = narrow_formats(device)
     if setting != "auto":
         dtype: torch.dtype = getattr(torch, setting)
         # On a CPU timm's fused attention gains nothing from fewer bits, plain products do.
@@ -70,7 +68,7 @@ def choose(
     if device.type == "cuda":
         return Choice(Variant(formats[0]), "the most exact format that the GPU's tensor cores take")
     variants = [Variant(dtype, plain) for dtype in formats for plain in (True, False)]
-    return fastest((measure or measured)(model, [FLOAT32, *variants]))
+    return fastest(measure([FLOAT32, *variants]))
 
 
 def fastest(seconds: Seconds) -> Choice:
@@ -99,29 +97,36 @@ def convert(model: SNNet, variant: Variant) -> None:
             classifier.register_forward_pre_hook(_widen)
 
 
-def install(model: SNNet, device: torch.device, choice: Choice) -> Choice:
+def install(model: SNNet, device: torch.device, choice: Choice, formats: Sequence[torch.dtype]) -> Choice:
     """Convert the model, bring it to the device, and try it there; gives what it runs in at last.
 
-    float16 ends at 65504. Where features exceed that, a choice made here gives way to bfloat16, or float32 where the
-    device does not take that; one that was asked for is a ValueError.
+    float16 ends at 65504. Where weights or features exceed that, it gives way to bfloat16, or to float32 where that is
+    not among the device's `formats`; if it was asked for, that is a ValueError.
     """
-    convert(model, choice.variant)
-    model.to(device)
-    if choice.variant.dtype != torch.float16 or _finite(model, device, choice.variant):
-        return choice
+    if choice.variant.dtype != torch.float16 or _fits(model):
+        convert(model, choice.variant)
+        model.to(device)
+        if choice.variant.dtype != torch.float16 or _finite(model, device):
+            return choice
     if choice.reason == AS_SET:
-        raise ValueError("dtype: features of this family exceed float16; take bfloat16 or float32")
-    wider = torch.bfloat16 if torch.bfloat16 in narrow_formats(device) else torch.float32
+        raise ValueError("dtype: this family exceeds float16; take bfloat16 or float32")
+    wider = torch.bfloat16 if torch.bfloat16 in formats else torch.float32
     variant = choice.variant._replace(dtype=wider)
     convert(model, variant)
-    return Choice(variant, "features exceed float16")
+    model.to(device)
+    return Choice(variant, "weights or features exceed float16")
+
+
+def _fits(model: SNNet) -> bool:
+    largest = torch.finfo(torch.float16).max
+    return all(bool(weight.abs().max() <= largest) for weight in model.parameters())
 
 
 @torch.inference_mode()
-def _finite(model: SNNet, device: torch.device, variant: Variant) -> bool:
-    """Whether noise comes through every anchor."""
+def _finite(model: SNNet, device: torch.device) -> bool:
+    """Whether noise comes through every anchor in float16."""
     size = model.family.preprocessing.size
-    noise = torch.randn(TRIED_ON, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device, variant.dtype)
+    noise = torch.randn(TRIED_ON, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device, torch.float16)
     anchors = [stitch for stitch in model.stitches if stitch.is_anchor]
     return all(bool(model(noise, anchor).isfinite().all()) for anchor in anchors)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -16,8 +17,8 @@ import stitching
 from lookup_tables.modules import INPUT, OUTPUT
 from lookup_tables.table import LookupTable, TableError
 from server.cuda import Cuda
-from server.device import gpu_uuid, pick_device, set_threads, slug
-from server.dtype import Setting, choose, install
+from server.device import gpu_uuid, narrow_formats, pick_device, set_threads, slug
+from server.dtype import Setting, choose, install, measured
 from server.graphs import RECORD_AT
 from server.staged import SLOTS, Forward, Pass, Staged
 from stitching import SNNet
@@ -47,6 +48,16 @@ class Costs(Protocol):
         """Seconds when one stitch runs after another."""
 
 
+class Runner(Protocol):
+    """What runs passes on a device."""
+
+    def run(self, passes: Sequence[Pass]) -> Tensor:
+        """The answers of all passes' rows, (rows, 2, classes kept), on the host, in their order."""
+
+    def fault(self) -> str | None:
+        """Why the device is of no use any more; None when it still computes."""
+
+
 class Direct:
     """Runs passes one after another, on a device that needs no staging."""
 
@@ -54,7 +65,7 @@ class Direct:
         self._device, self._forward = device, forward
 
     def run(self, passes: Sequence[Pass]) -> Tensor:
-        """The answers of all passes' rows, (rows, 2, classes kept), on the host, in their order."""
+        """The answers, as computed."""
         return torch.cat([self._forward(torch.stack(list(x)).to(self._device), s).cpu() for x, s in passes])
 
     def fault(self) -> str | None:
@@ -77,12 +88,14 @@ class Engine:
         *,
         dtype: Setting = "auto",
         max_batch: int = 64,
+        runner: Callable[[torch.device, Forward], Runner] = Direct,
     ) -> None:
-        """`max_batch`: the most rows that a GPU runs in one piece."""
+        """`max_batch`: the most rows that a GPU runs in one piece; `runner`: what runs passes elsewhere."""
         if device.type == "cpu":
             set_threads(threads)
         self.device = device
-        self.precision = install(model, device, choose(model, device, dtype))
+        formats = narrow_formats(device)
+        self.precision = install(model, device, choose(dtype, device, formats, partial(measured, model)), formats)
         # float32 that was asked for is exact: equal to timm's to the last bit.
         self._layout = torch.contiguous_format if dtype == "float32" else torch.channels_last
         self.model = model.to(memory_format=self._layout).eval().requires_grad_(False)
@@ -96,10 +109,9 @@ class Engine:
         self.costs: Costs | None = None
         self.mixed: Counter[str] = Counter()
         self.broken: str | None = None
-        self.staged: Staged | None = None
+        self.runner = runner(device, self._forward)
         if device.type == "cuda":
-            self.staged = Staged(Cuda(device), self._forward, max_batch, self.image_size, self._kept)
-        self._runner: Direct | Staged = self.staged or Direct(device, self._forward)
+            self.runner = Staged(Cuda(device), self._forward, max_batch, self.image_size, self._kept)
 
     @classmethod
     def load(
@@ -159,6 +171,11 @@ class Engine:
             "torch": torch.__version__,
             "date": date.today().isoformat(),
         }
+
+    @property
+    def staged(self) -> Staged | None:
+        """On a GPU what stages batches, with its `buckets` and `graphs`; None elsewhere."""
+        return self.runner if isinstance(self.runner, Staged) else None
 
     @property
     def lanes(self) -> int:
@@ -239,9 +256,9 @@ class Engine:
         if self.broken:
             raise RuntimeError(f"the device is broken: {self.broken}")
         try:
-            return self._runner.run(passes)
+            return self.runner.run(passes)
         except RuntimeError:
-            self.broken = self._runner.fault()
+            self.broken = self.runner.fault()
             raise
 
     @torch.inference_mode()

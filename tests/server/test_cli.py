@@ -184,9 +184,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert re.search(says, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "profile", "evaluate", "train", "build", "pull", "stitches", "bench", "simulate"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(command, "--help") == 0
     assert f"usage: stitchserve {command}" in capsys.readouterr().out
@@ -195,10 +193,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main() == 0
     out = capsys.readouterr().out
-    assert all(
-        command in out
-        for command in ("serve", "profile", "evaluate", "train", "build", "pull", "stitches", "bench", "simulate")
-    )
+    assert all(command in out for command in COMMANDS)
 
 
 def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The engine on the shipped network."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 import stitching
 from lookup_tables.modules import INPUT, OUTPUT, Composition
 from lookup_tables.table import LookupTable, TableError, folder
-from server.device import pick_device
-from server.engine import Engine
+from server.dtype import Setting
+from server.engine import Direct, Engine
+from server.staged import Forward, Pass
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +99,147 @@ def test_a_missing_checkpoint_says_what_to_do() -> None:
         Engine.load("digits", Path("nowhere.pth"), "cpu")
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_the_cpu(engine: Engine) -> None:
-    batch, stitches = images(16), [0, 1, 2, 30] * 4
-    for here, there in zip(
-        engine.run(batch, stitches), Engine.load("digits", None, "cuda").run(batch, stitches), strict=True
-    ):
-        assert here.indices[0] == there.indices[0]
-        assert dict(zip(*here, strict=True)) == pytest.approx(dict(zip(*there, strict=True)), abs=1e-3)
+def exact() -> Engine:
+    return Engine.load("digits", None, "cpu", dtype="float32")
+
+
+def test_float32_that_was_asked_for_is_the_models_to_the_last_bit() -> None:
+    (image,) = images(1)
+    model = stitching.load("digits")
+    p = model.family.preprocessing
+    std = torch.tensor(p.std).view(1, 3, 1, 1)
+    shift = -torch.tensor(p.mean).view(1, 3, 1, 1) / std
+    with torch.inference_mode():
+        pixels = image[None].float().mul_(1 / (255 * std)).add_(shift)
+        top = model(pixels, model.stitches[30]).softmax(1).topk(100)
+    assert exact().run([image], [30]) == [(top.indices[0].tolist(), top.values[0].tolist())]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_16_bits_give_probabilities_near_those_of_float32(engine: Engine, dtype: Setting) -> None:
+    narrow = Engine.load("digits", None, "cpu", dtype=dtype)
+    assert narrow.conditions["dtype"] == dtype
+    batch, stitches = images(4), [0, 2, 30, 2]
+    for here, there in zip(engine.run(batch, stitches), narrow.run(batch, stitches), strict=True):
+        assert dict(zip(*here, strict=True)) == pytest.approx(dict(zip(*there, strict=True)), abs=0.05)
+
+
+def test_the_conditions_tell_the_number_format_apart(engine: Engine) -> None:
+    assert exact().conditions["dtype"] == engine.conditions["dtype"] == "float32"
+    assert exact().conditions != engine.conditions
+
+
+class Priced:
+    """Says what a mixture costs either way."""
+
+    def __init__(self, merged: float, grouped: float) -> None:
+        self.merged, self.grouped = merged, grouped
+        self.asked: list[Mapping[int, int]] = []
+
+    def merged_seconds(self, counts: Mapping[int, int]) -> float:
+        self.asked.append(counts)
+        return self.merged
+
+    def grouped_seconds(self, counts: Mapping[int, int]) -> float:
+        return self.grouped
+
+
+class Counted(Direct):
+    """Keeps what each pass ran."""
+
+    def __init__(self, device: torch.device, forward: Forward) -> None:
+        super().__init__(device, forward)
+        self.passes: list[list[int]] = []
+        self.failure: RuntimeError | None = None
+        self.reason: str | None = None
+
+    def run(self, passes: Sequence[Pass]) -> torch.Tensor:
+        self.passes += [list(stitches) for _, stitches in passes]
+        if self.failure:
+            raise self.failure
+        return super().run(passes)
+
+    def fault(self) -> str | None:
+        return self.reason
+
+
+@pytest.fixture
+def counted() -> Engine:
+    return Engine(stitching.load("digits"), torch.device("cpu"), runner=Counted)
+
+
+def passes(engine: Engine) -> list[list[int]]:
+    assert isinstance(engine.runner, Counted)
+    return engine.runner.passes
+
+
+@pytest.mark.parametrize(
+    ("costs", "ran"),
+    [
+        (None, [[5, 7, 5, 9]]),
+        (Priced(1.0, 2.0), [[5, 7, 5, 9]]),
+        (Priced(1.0, 1.0), [[5, 7, 5, 9]]),
+        (Priced(2.0, 1.0), [[5, 5], [7], [9]]),
+    ],
+)
+def test_a_mixture_runs_the_way_that_costs_less(counted: Engine, costs: Priced | None, ran: list[list[int]]) -> None:
+    batch, stitches = images(4), [5, 7, 5, 9]
+    counted.costs = costs
+    together = counted.run(batch, stitches)
+    assert passes(counted) == ran
+    assert counted.mixed == {"merged" if len(ran) == 1 else "grouped": 1}
+    assert costs is None or costs.asked == [{5: 2, 7: 1, 9: 1}]
+    for image, stitch, ranking in zip(batch, stitches, together, strict=True):
+        (alone,) = counted.run([image], [stitch])
+        assert ranking.indices[0] == alone.indices[0]
+        assert ranking.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+
+
+def test_one_stitch_asks_for_no_price(counted: Engine) -> None:
+    counted.costs = Priced(2.0, 1.0)
+    counted.run(images(3), [5, 5, 5])
+    assert passes(counted) == [[5, 5, 5]]
+    assert counted.costs.asked == []
+    assert not counted.mixed
+
+
+def failing(engine: Engine, reason: str | None) -> Engine:
+    assert isinstance(engine.runner, Counted)
+    engine.runner.failure, engine.runner.reason = RuntimeError("CUDA error: device-side assert triggered"), reason
+    return engine
+
+
+def test_a_failure_that_passes_does_not_break_the_engine(counted: Engine) -> None:
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        failing(counted, None).run(images(1), [0])
+    assert counted.broken is None
+
+
+def test_a_failure_that_stays_breaks_the_engine_for_good(counted: Engine) -> None:
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        failing(counted, "device-side assert triggered").run(images(1), [0])
+    assert counted.broken == "device-side assert triggered"
+    with pytest.raises(RuntimeError, match="the device is broken: device-side assert"):
+        counted.run(images(1), [0])
+    assert len(passes(counted)) == 1
+
+
+def test_an_answer_that_is_not_finite_is_an_error(engine: Engine) -> None:
+    broken = Engine(stitching.load("digits"), torch.device("cpu"))
+    with torch.no_grad():
+        broken.model.anchors[0].head.bias.fill_(torch.nan)  # type: ignore[union-attr,operator]
+    with pytest.raises(RuntimeError, match="not finite"):
+        broken.run(images(1), [0])
+
+
+def test_switching_stitches_allocates_no_weights(engine: Engine) -> None:
+    before = {name: value.data_ptr() for name, value in engine.model.state_dict().items()}
+    for stitch in (0, 30, 2, 5, 0, 46):
+        engine.run(images(2), [stitch, stitch])
+    assert {name: value.data_ptr() for name, value in engine.model.state_dict().items()} == before
+
+
+def test_on_a_processor_the_first_and_the_last_stitch_warm_up(counted: Engine) -> None:
+    counted.warm_up([2, 30, 0])
+    assert passes(counted) == [[2], [0]]
+    assert (counted.lanes, counted.staged) == (1, None)

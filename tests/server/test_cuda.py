@@ -1,0 +1,102 @@
+"""The engine on a CUDA device; skipped where there is none. What needs no device is in test_staged.py."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from server.engine import Engine, Ranking
+from stitching.digits import Digits
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def images(count: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=generator) for _ in range(count)]
+
+
+def on_cpu() -> Engine:
+    return Engine.load("digits", None, "cpu", dtype="float32")
+
+
+def on_cuda(**options: Any) -> Engine:
+    return Engine.load("digits", None, "cuda", **options)
+
+
+def agree(here: Sequence[Ranking], there: Sequence[Ranking], tolerance: float) -> None:
+    for one, other in zip(here, there, strict=True):
+        assert dict(zip(*one, strict=True)) == pytest.approx(dict(zip(*other, strict=True)), abs=tolerance)
+
+
+def test_cuda_agrees_with_the_cpu_in_float32() -> None:
+    batch, stitches = images(16), [0, 1, 2, 30] * 4
+    agree(on_cpu().run(batch, stitches), on_cuda(dtype="float32").run(batch, stitches), 1e-3)
+
+
+def test_recorded_graphs_answer_as_eager_runs_do_whatever_the_rows() -> None:
+    there = on_cuda(max_batch=8)
+    assert there.staged
+    for rows in (3, 4, 3, 1, 8, 7, 5, 8, 3, 1, 1, 20):
+        batch = images(rows)
+        eager = on_cpu().run(batch, [30] * rows)
+        agree(eager, there.run(batch, [30] * rows), 0.05)
+    assert there.staged.graphs.captured >= 3
+    assert there.staged.graphs.replayed >= 3
+    assert there.staged.graphs.off is None
+    assert 0 < there.staged.graphs.bytes < there.staged.graphs.limit
+
+
+def test_graphs_of_several_stitches_share_their_memory_in_any_order() -> None:
+    there = on_cuda(max_batch=8)
+    batch = images(8)
+    expected = {stitch: there.run(batch, [stitch] * 8) for stitch in (0, 1, 2, 30)}
+    there.warm_up(list(expected))
+    for stitch in (2, 0, 30, 1, 0, 2, 1, 30, 30, 0):
+        agree(expected[stitch], there.run(batch, [stitch] * 8), 0.01)
+
+
+def test_two_threads_answer_as_one_does_on_cuda() -> None:
+    there = on_cuda(max_batch=4)
+    batch = images(11)
+    expected = {stitch: there.run(batch, [stitch] * 11) for stitch in (0, 2)}
+    with ThreadPoolExecutor(there.lanes) as threads:
+        for stitch, found in zip(
+            [0, 2] * 20, threads.map(lambda stitch: there.run(batch, [stitch] * 11), [0, 2] * 20), strict=True
+        ):
+            agree(expected[stitch], found, 0.01)
+
+
+def test_float16_gives_the_classes_of_float32_on_cuda() -> None:
+    narrow, wide = on_cuda(), on_cuda(dtype="float32")
+    p = wide.model.family.preprocessing
+    mean, std = torch.tensor(p.mean).view(3, 1, 1), torch.tensor(p.std).view(3, 1, 1)
+    same = total = 0
+    for pictures, _ in Digits(p.mean, p.std, held_out=2000).held_out("test", 50):
+        batch = list(((pictures * std + mean) * 255).round().to(torch.uint8))
+        for stitch in (0, 1, 2, 30):
+            pairs = zip(narrow.run(batch, [stitch] * 50), wide.run(batch, [stitch] * 50), strict=True)
+            same += sum(one.indices[0] == other.indices[0] for one, other in pairs)
+            total += 50
+    assert same / total >= 0.995
+
+
+def test_a_wrong_index_on_the_device_breaks_the_engine_for_good() -> None:
+    code = """
+import torch
+from server.engine import Engine
+engine = Engine.load("digits", None, "cuda")
+image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+engine.run([image], [0])
+torch.zeros(2, device="cuda")[torch.tensor([7], device="cuda")]
+try:
+    engine.run([image], [0])
+except RuntimeError:
+    print("broken" if engine.broken else "whole")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.stdout.strip() == b"broken"
