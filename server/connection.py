@@ -28,6 +28,7 @@ MOST_DISCARDED = 16 * 1024 * 1024  # bytes that a refused client may go on sendi
 
 _Refusal = tuple[int, str]
 _SLOW_HEAD: _Refusal = (408, "the request's header did not arrive in time")
+_BAD_URL: _Refusal = (400, "the request cannot be read: Invalid URL")
 _LONG_URL: _Refusal = (414, f"the URL has more than {MOST_URL} bytes")
 _LONG_HEAD: _Refusal = (431, f"the request's header has more than {MOST_HEAD} bytes or {MOST_HEADERS} lines")
 _SMALL_CHUNKS: _Refusal = (400, f"the body comes in chunks of less than {BYTES_PER_CHUNK} bytes")
@@ -109,8 +110,11 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return self._without_upgrade() + data[upgrade.args[0] :]
+        except httptools.HttpParserCallbackError:
+            self._refuse(*(self._fault or _BAD_URL))
+            return b""
         except httptools.HttpParserError as error:
-            self._refuse(*(self._fault or (400, f"the request cannot be read: {error}")))
+            self._refuse(400, f"the request cannot be read: {error}")
             return b""
         self._unparsed = self._unparsed + len(data) if self._in_head else 0
         if self._unparsed > MOST_HEAD:

@@ -198,7 +198,9 @@ def test_what_is_no_request_or_too_long_a_one_is_a_problem(
                     client.sendall(head[at : at + size])
                 except OSError:  # it was refused before its end
                     break
-            assert refusal(client, status)
+            detail = refusal(client, status)
+            assert detail.startswith("the request cannot be read: ") == (status == 400)
+            assert "callback" not in detail
     assert not any(record.exc_info for record in caplog.records)
 
 
