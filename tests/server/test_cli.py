@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from lookup_tables.table import LookupTable, folder
-from server.cli import main
+from server.cli import COMMANDS, main
 
 ENTRY = [sys.executable, "-m", "server"]
 TOLD_TO_LEAVE_WHILE_LOADING = """
