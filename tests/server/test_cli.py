@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, real exit codes."""
 
+import csv
 import logging
 import os
 import re
@@ -235,12 +236,13 @@ def test_profile_keeps_to_its_time_limit_and_says_so(
 ) -> None:
     caplog.set_level(logging.INFO)
     assert run_main("profile", "--rounds", "3", "--time-limit-s", "0.001", "--out", str(tmp_path)) == 0
-    assert re.search(r"batches of 1, for about 0 s at most", caplog.text)
+    assert re.search("batches of 1, for about 0 s at most", caplog.text)
     (written,) = tmp_path.glob("latency.*.csv")
-    assert [line.split(",")[1] for line in written.read_text().splitlines()[-2:]] == ["1", "1"]
+    lines = [line for line in written.read_text().splitlines() if not line.startswith("#")]
+    assert {row["batch"] for row in csv.DictReader(lines)} == {"1"}
     caplog.clear()
     assert run_main("profile", "--rounds", "3", "--time-limit-s", "0", "--max-batch", "1", "--out", str(tmp_path)) == 0
-    assert re.search(r"profiling 16 of 16 stitches on .* at batches of 1, without a time limit", caplog.text)
+    assert re.search("batches of 1, without a time limit", caplog.text)
 
 
 def test_profile_has_a_time_limit_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
