@@ -57,8 +57,10 @@ def main() -> None:
                     f"{side} {spread([a / b for a, b in zip(took[side], took['engine'], strict=True)])}"
                     for side in sides
                 ]
-                own = f"{rows:>4} {median(took['engine']) * 1e3:>7.1f} ms {bound:>8.0%}"
-                print(f"{table.entry(stitch).route:<20} {own}  {'; '.join(ratios)}", flush=True)
+                start = (
+                    f"{table.entry(stitch).route:<20} {rows:>4} {median(took['engine']) * 1e3:>7.1f} ms {bound:>8.0%}"
+                )
+                print(f"{start}  {'; '.join(ratios)}", flush=True)
     ours.close()
     plain.close()
 

@@ -1,4 +1,4 @@
-"""A process that runs batches when told to, one JSON line in, one out. Others here start several and take turns.
+"""A process that runs batches when told to, one JSON line in, one out. The others here start several and take turns.
 
 A line in: {"run": "engine" | "timm" | "openvino", "family": ..., "stitch": id, "rows": n, "size": pixels}; a line out:
 {"wall": seconds, "cpu": seconds of this process, "units": images decoded meanwhile by the decoding thread, if any}.
