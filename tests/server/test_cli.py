@@ -19,12 +19,13 @@ from lookup_tables.table import LookupTable, folder
 from server.cli import COMMANDS, main
 
 ENTRY = [sys.executable, "-m", "server"]
-TOLD_TO_LEAVE_WHILE_LOADING = """
-import os, signal, sys
+ENTRY_ALONE = """
+import atexit, os, signal, sys
 from server import __main__ as entry
 
 assert "pydantic" not in sys.modules
-entry.resolve_name = lambda _: lambda: os.kill(os.getpid(), signal.SIGTERM)
+atexit.register(print, "torn down")
+entry.resolve_name = lambda _: lambda: {instead}
 entry.main()
 """
 
@@ -128,10 +129,21 @@ def test_sigterm_while_it_starts_ends_it_at_once_with_0(cache: Path) -> None:
         assert "Traceback" not in process.stderr.read()
 
 
+def enter(command: str, instead: str) -> subprocess.CompletedProcess[str]:
+    """The process's entry, with `instead` for the command line."""
+    arguments = [sys.executable, "-c", ENTRY_ALONE.format(instead=instead), command]
+    return subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=60)
+
+
 @pytest.mark.parametrize(("command", "code"), [("serve", 0), ("train", -signal.SIGTERM)])
 def test_serve_heeds_sigterm_before_it_has_loaded(command: str, code: int) -> None:
-    arguments = [sys.executable, "-c", TOLD_TO_LEAVE_WHILE_LOADING, command]
-    assert subprocess.run(arguments, check=False, timeout=60).returncode == code
+    assert enter(command, "os.kill(os.getpid(), signal.SIGTERM)").returncode == code
+
+
+@pytest.mark.parametrize(("command", "said"), [("serve", "done\n"), ("train", "done\ntorn down\n")])
+def test_serve_leaves_without_tearing_the_process_down(command: str, said: str) -> None:
+    done = enter(command, "print('done')")
+    assert (done.returncode, done.stdout) == (0, said)
 
 
 def refusal(*arguments: str, **environment: str) -> str:
