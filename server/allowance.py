@@ -19,6 +19,7 @@ class Allowed:
     `ranks` are their places on the frontier; a pinned stitch may have none. `floor`: seconds of a row of the cheapest.
     """
 
+    budget: Budget
     entries: tuple[Entry, ...]
     ranks: tuple[int, ...]
     floor: float
@@ -44,17 +45,17 @@ def allow(costs: Costs, budget: Budget, *, nearest: bool = False) -> Allowed:
         return _pinned(costs, budget.stitch, budget, nearest)
     within = tuple(entry for entry in costs.frontier if _meets(costs, entry, budget))
     if within:
-        return _allowed(costs, within, _best_reason(budget), _floor_reason(budget))
+        return _allowed(costs, budget, within, _best_reason(budget), _floor_reason(budget))
     entry = costs.table.nearest(budget.max_flops, budget.deadline, budget.min_top1)
     if nearest:
         reason = f"nearest stitch; none meets {', '.join(budget.terms())}"
-        return _allowed(costs, (entry,), reason, reason)
+        return _allowed(costs, budget, (entry,), reason, reason)
     raise Infeasible(_infeasible(costs, budget, entry), nearest_stitch=entry.stitch, nearest=_facts(entry))
 
 
-def _allowed(costs: Costs, entries: tuple[Entry, ...], reason: str, floor_reason: str) -> Allowed:
+def _allowed(costs: Costs, budget: Budget, entries: tuple[Entry, ...], reason: str, floor_reason: str) -> Allowed:
     ranks = tuple(costs.rank[entry.stitch] for entry in entries if entry.stitch in costs.rank)
-    return Allowed(entries, ranks, costs.row(entries[0].stitch), reason, floor_reason)
+    return Allowed(budget, entries, ranks, costs.row(entries[0].stitch), reason, floor_reason)
 
 
 def _pinned(costs: Costs, stitch: int, budget: Budget, nearest: bool) -> Allowed:
@@ -65,7 +66,7 @@ def _pinned(costs: Costs, stitch: int, budget: Budget, nearest: bool) -> Allowed
     if not _meets(costs, entry, budget) and not nearest:
         raise Infeasible(_infeasible(costs, budget, entry), nearest_stitch=entry.stitch, nearest=_facts(entry))
     reason = f"stitch {stitch} as asked"
-    return _allowed(costs, (entry,), reason, reason)
+    return _allowed(costs, budget, (entry,), reason, reason)
 
 
 def _meets(costs: Costs, entry: Entry, budget: Budget) -> bool:

@@ -19,14 +19,14 @@ from server.tenants import ANYONE, Tenant
 
 @dataclass(frozen=True)
 class Asked:
-    """What one request asks for: `allowed` is what `budget` admits, `arrived` is by the service's clock."""
+    """What one request asks for, `allowed` being what `budget` admits, and where its time went since it came."""
 
     budget: Budget
     allowed: Allowed
     tenant: Tenant
     top_k: int
-    arrived: float
     request_id: str
+    stages: Stages
 
 
 def asked(
@@ -39,9 +39,13 @@ def asked(
     tenant: Tenant = ANYONE,
     nearest: bool = False,
 ) -> Asked:
-    """What is asked for; raises Infeasible or UnknownStitch for a budget that cannot be met, unless `nearest`."""
+    """What is asked for; raises Infeasible or UnknownStitch for a budget that cannot be met, unless `nearest`.
+
+    It `arrived` by the service's clock; whoever has received its body ends that stage.
+    """
+    stages = Stages(serving.clock, arrived, time_limit(serving, budget))
     allowed = serving.controller.allow(floored(budget, tenant), nearest=nearest)
-    return Asked(budget, allowed, tenant, top_k, arrived, request_id)
+    return Asked(budget, allowed, tenant, top_k, request_id, stages)
 
 
 def floored(budget: Budget, tenant: Tenant) -> Budget:
@@ -69,25 +73,23 @@ async def answer_image(
     Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
     cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
     """
-    limit = time_limit(serving, ask.budget)
-    stages = Stages(serving.clock, ask.arrived, limit)
-    stages.end("receive")
+    stages = ask.stages
     async with turns or nullcontext():
         image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, serving, body, stages)
-    answer = await _run(serving, image, ask, stages)
-    total = serving.clock() - ask.arrived
+    answer = await _run(serving, image, ask)
+    total = serving.clock() - stages.arrived
     queue = stages.seconds["decode_wait"] + answer.queue
     seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
-    _count(serving, answer, seconds, in_time=total <= limit)
+    _count(serving, answer, seconds, in_time=total <= stages.limit)
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
         stitch=StitchUsed.of(answer.entry),
         reason=answer.reason,
         budget=BudgetUsed(
             max_flops=ask.budget.max_flops,
-            deadline_ms=limit * 1e3,
+            deadline_ms=stages.limit * 1e3,
             min_top1=percent(ask.budget.min_top1),
-            met=total <= limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
+            met=total <= stages.limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
         ),
         timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
         model=serving.table.family.name,
@@ -102,11 +104,11 @@ def _decode(serving: Service, body: bytes, stages: Stages) -> Image:
     return image
 
 
-async def _run(serving: Service, image: Image, ask: Asked, stages: Stages) -> Answer[Ranking]:
+async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:
     try:
-        return await serving.batcher.submit(image, ask.allowed, stages.deadline, ask.tenant)
+        return await serving.batcher.submit(image, ask.allowed, ask.stages.deadline, ask.tenant)
     except DeadlinePassed:
-        stages.end("queue")  # raises one that knows of the other stages too
+        ask.stages.end("queue")  # raises one that knows of the other stages too
         raise
 
 

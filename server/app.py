@@ -102,6 +102,7 @@ class Accounting:
             return
         started, status = time.perf_counter(), 500
         state = scope.setdefault("state", {})
+        unread = state.pop(UNREAD, bool)
         request_id = state["request_id"] = _request_id(scope)
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # a copy: the server knows by its own to send no body
@@ -111,7 +112,7 @@ class Accounting:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-                if state.get(UNREAD, bool)():
+                if unread():
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 

@@ -25,10 +25,9 @@ class Fixed:
         return Decision(entries, self._entry, why(rows, len(view.waiting) - rows, self._costs, ""))
 
     def _for(self, allowed: Allowed) -> Entry:
-        first, last = allowed.entries[0], allowed.entries[-1]
-        worthy = first is self._costs.frontier[0] or first.worth <= self._entry.worth
-        within = len(allowed.entries) > 1 and worthy and self._entry.flops <= last.flops
-        return self._entry if within else up_to(allowed, self._below)
+        free = allowed.budget.stitch is None and len(allowed.entries) > 1
+        meets = free and allowed.budget.met_by(self._entry.flops, self._entry.top1)
+        return self._entry if meets else up_to(allowed, self._below)
 
 
 class MaxAccuracy:

@@ -61,7 +61,11 @@ class Costs:
         return whole * self.least(self.max_batch) + (self.least(max(1, round(rest))) if rest > 1e-6 else 0.0)
 
     def levels(self, rows: int) -> tuple[Level, ...]:
-        """The frontier's entries that no mixture of two others matches at this batch size, by ascending seconds."""
+        """The frontier's entries that no mixture of two others matches at about this batch size, by ascending seconds.
+
+        Sizes up to the next power of two are taken for alike: they have nearly the same levels.
+        """
+        rows = min(self.max_batch, 1 << (rows - 1).bit_length())
         found = self._levels.get(rows)
         if found is None:
             points = [Point(self.seconds(entry.stitch, rows), entry.worth, entry) for entry in self.frontier]

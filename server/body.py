@@ -113,7 +113,7 @@ async def read_image(request: Request, body: Body, max_bytes: int, timeout: floa
     """The image's bytes.
 
     Raises as `Body.receive` does; UnsupportedType for a declared type that is no image; BadRequest for a form without
-    exactly one file.
+    exactly one file, or with a `budget` field, which would not count.
     """
     if not _is_form(request):
         check_type(request.headers.get("content-type"))
@@ -122,9 +122,12 @@ async def read_image(request: Request, body: Body, max_bytes: int, timeout: floa
         return content.getvalue()  # not a copy, as of a bytearray
     reader = FormReader(request.headers["content-type"], max_bytes, most_files=1)
     await body.receive(request, max_bytes + FORM_OVERHEAD, timeout, reader.feed)
-    images = reader.finish().images
+    form = reader.finish()
+    images = form.images
     if not images:
         raise BadRequest(f"the multipart body has no file field; send one image, as in: {CURL}")
+    if form.budgets:
+        raise BadRequest("the budget of one image goes into the query, as in ?budget=15ms, not into the form")
     if isinstance(images[0], ServeError):
         raise images[0]
     return images[0]

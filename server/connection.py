@@ -6,8 +6,8 @@ without end, never read, or go on sending what was refused, and so keep connecti
 
 import asyncio
 import json
+import weakref
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import httptools
@@ -28,11 +28,28 @@ MOST_DISCARDED = 16 * 1024 * 1024  # bytes that a refused client may go on sendi
 
 _Refusal = tuple[int, str]
 _SLOW_HEAD: _Refusal = (408, "the request's header did not arrive in time")
+_BAD_URL: _Refusal = (400, "the request cannot be read: Invalid URL")
 _LONG_URL: _Refusal = (414, f"the URL has more than {MOST_URL} bytes")
 _LONG_HEAD: _Refusal = (431, f"the request's header has more than {MOST_HEAD} bytes or {MOST_HEADERS} lines")
 _SMALL_CHUNKS: _Refusal = (400, f"the body comes in chunks of less than {BYTES_PER_CHUNK} bytes")
 _PIPELINED: _Refusal = (400, f"more than {MOST_PIPELINED} requests were sent before the first was answered")
 _CONNECT: _Refusal = (501, "this server is no proxy")
+
+
+class _Outlet:
+    """What a response sees of its connection's transport."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = weakref.proxy(connection)  # a circle of references would keep what has ended
+
+    def write(self, data: bytes) -> None:
+        self._connection.write(data)
+
+    def close(self) -> None:
+        self._connection.leave()
+
+    def is_closing(self) -> bool:
+        return bool(self._connection.is_closing())
 
 
 class Connection(HttpToolsProtocol):
@@ -59,9 +76,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._leaving = False
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
-        # What a response sees of the transport.
-        outlet = SimpleNamespace(write=self._write, close=self._leave, is_closing=self._is_closing)
-        self._outlet = cast(asyncio.Transport, outlet)
+        self._outlet = cast(asyncio.Transport, _Outlet(self))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; where there is no room for it, it is told so and sent away."""
@@ -95,8 +110,11 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return self._without_upgrade() + data[upgrade.args[0] :]
+        except httptools.HttpParserCallbackError:
+            self._refuse(*(self._fault or _BAD_URL))
+            return b""
         except httptools.HttpParserError as error:
-            self._refuse(*(self._fault or (400, f"the request cannot be read: {error}")))
+            self._refuse(400, f"the request cannot be read: {error}")
             return b""
         self._unparsed = self._unparsed + len(data) if self._in_head else 0
         if self._unparsed > MOST_HEAD:
@@ -177,6 +195,22 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         _stop(self._write_timer)
 
+    def write(self, data: bytes) -> None:
+        """Send to the client, where it still listens."""
+        if not self.is_closing():
+            self.transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._leaving or self.transport.is_closing()
+
+    def leave(self) -> None:
+        """End the connection after an answer."""
+        if self.cycle.more_body:
+            self._linger()
+        else:
+            self.transport.close()
+
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -202,7 +236,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             return
         self.logger.info("Request refused: %s", detail)
-        self._write(self._response(status, detail))
+        self.write(self._response(status, detail))
         self._linger()
 
     def _response(self, status: int, detail: str) -> bytes:
@@ -219,23 +253,9 @@ class Connection(HttpToolsProtocol):
         lines = [f"HTTP/1.1 {status} {title}".encode(), *(name + b": " + value for name, value in headers)]
         return b"\r\n".join([*lines, b"", body])
 
-    def _write(self, data: bytes) -> None:
-        if not self._is_closing():
-            self.transport.write(data)
-
-    def _is_closing(self) -> bool:
-        return self._leaving or self.transport.is_closing()
-
-    def _leave(self) -> None:
-        """End the connection after an answer."""
-        if self.cycle.more_body:
-            self._linger()
-        else:
-            self.transport.close()
-
     def _linger(self) -> None:
         """End the connection for the client now and for us soon: a reset under its hands could cost it the answer."""
-        if self._is_closing():
+        if self.is_closing():
             return
         self._leaving = True
         self.pipeline.clear()

@@ -65,11 +65,14 @@ class Drift:
         self._headroom += WEIGHT * (math.log(headroom) - self._headroom)
 
     def _margin(self) -> float:
-        """The error, in logarithms, that the share `_level` of those remembered exceeds; the largest below that."""
+        """The error, in logarithms, that the share `_level` of those remembered exceeds; the largest below that.
+
+        Not below 0: while the center moves down, errors of before say nothing of what it may exceed now.
+        """
         if not self._ordered:
             return 0.0
         allowed = math.floor(max(0.0, min(1.0, self._level)) * (len(self._ordered) + 1))
-        return self._ordered[max(0, len(self._ordered) - 1 - max(0, allowed - 1))]
+        return max(0.0, self._ordered[max(0, len(self._ordered) - 1 - max(0, allowed - 1))])
 
     def _remember(self, error: float) -> None:
         self._errors.append(error)

@@ -191,11 +191,8 @@ class Engine:
         """
         passes = self._passes(stitches)
         answers = self._guarded([Pass([images[r] for r in rows], [stitches[r] for r in rows]) for rows in passes])
-        if not answers.isfinite().all():
-            raise RuntimeError(f"an answer in {self.precision.variant.name} is not finite; --dtype float32 mends it")
-        rankings = [Ranking(list(map(int, classes)), probabilities) for probabilities, classes in answers.tolist()]
         places = [row for rows in passes for row in rows]
-        return [ranking for _, ranking in sorted(zip(places, rankings, strict=True))]
+        return [ranking for _, ranking in sorted(zip(places, self._rankings(answers), strict=True))]
 
     def run_once(self, stitch: int, batch: int) -> None:
         """One batch of one stitch on a fixed image, done when this returns: for warming up and profiling."""
@@ -212,9 +209,14 @@ class Engine:
         for step in path:
             x = step(x)
             watch.lap()
-        self._ranked(x).cpu()
+        self._rankings(self._ranked(x).cpu())
         watch.lap()
         return list(zip([INPUT, *(step.kind for step in path), OUTPUT], watch.laps(), strict=True))
+
+    def _rankings(self, answers: Tensor) -> list[Ranking]:
+        if not answers.isfinite().all():
+            raise RuntimeError(f"an answer in {self.precision.variant.name} is not finite; --dtype float32 mends it")
+        return [Ranking(list(map(int, classes)), probabilities) for probabilities, classes in answers.tolist()]
 
     def _fixed_image(self) -> Tensor:
         return torch.full((3, self.image_size, self.image_size), 128, dtype=torch.uint8)

@@ -32,7 +32,9 @@ class Pace:
     def decide(self, view: View) -> Decision:
         """The next batch."""
         doomed, rows, reason = self._rows(view)
-        seconds = min(self._shared(view, doomed, rows), self._ahead(view, doomed, rows), SHARE * view.slo * view.safe)
+        seconds = self._shared(view, doomed, rows)
+        if view.forecast.most(seconds / view.safe, DEVIATIONS) >= 1:  # somebody may come meanwhile
+            seconds = min(seconds, self._ahead(view, doomed, rows))
         entries, level = divide(self._costs, view.waiting[doomed : doomed + rows], seconds, view.waiting.tenants)
         return Decision(entries, level, reason, doomed)
 

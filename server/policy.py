@@ -1,6 +1,6 @@
 """What every scheduling policy sees and says. Times inside are the table's: what drift and load take is taken off."""
 
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ from lookup_tables.table import Entry
 from server.allowance import Allowed
 from server.batch_costs import Costs
 from server.forecast import Forecast
-from server.queue import DeadlineQueue, Waiting
+from server.queue import DeadlineQueue
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class View:
 
     def in_time(self, seconds: float) -> int:
         """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""
-        ends = self.now + seconds / self.likely
-        return len(self.waiting) - bisect_left(self.waiting, ends, key=_deadline)
+        return len(self.waiting) - self.waiting.due_before(self.now + seconds / self.likely)
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,6 @@ class Decision:
     level: Entry
     reason: str
     doomed: int = 0
-
-
-def _deadline(request: Waiting) -> float:
-    return request.deadline
 
 
 class Policy(Protocol):
@@ -79,8 +74,4 @@ def why(rows: int, left: int, costs: Costs, otherwise: str) -> str:
 
 def up_to(allowed: Allowed, rank: int) -> Entry:
     """The best admitted stitch up to a place on the frontier; the cheapest admitted one where all lie above it."""
-    entries, ranks = allowed.entries, allowed.ranks
-    for index in range(len(ranks) - 1, 0, -1):
-        if ranks[index] <= rank:
-            return entries[index]
-    return entries[0]
+    return allowed.entries[max(0, bisect_right(allowed.ranks, rank) - 1)]

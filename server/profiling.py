@@ -50,7 +50,8 @@ class Profile(BaseModel):
         if self.time_limit_s:
             fewer, batches = within(engine, table, batches, self.time_limit_s)
             stitches = stitches if self.stitches == "all" else fewer
-            log.info("batches of %s, for about %.0f s at most", ", ".join(map(str, batches)), self.time_limit_s)
+        limit = f"for about {self.time_limit_s:.0f} s at most" if self.time_limit_s else "without a time limit"
+        log.info("profiling at batches of %s, %s (--time-limit-s)", ", ".join(map(str, batches)), limit)
         latency = measured(
             engine,
             table,

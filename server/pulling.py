@@ -42,7 +42,7 @@ class Pull(BaseModel):
         with httpx.Client(follow_redirects=True, timeout=TIMEOUT_S) as client:
             download(url, partial, client, most_bytes=self.max_bytes, attempts=self.attempts)
         try:
-            load(named.name, partial)
+            load(self.family, partial)
         except ValueError:
             partial.unlink()
             version_of(partial).unlink(missing_ok=True)
@@ -52,4 +52,4 @@ class Pull(BaseModel):
         noted.write_text(f"{sha256(partial)}  {path.name}\n")
         partial.replace(path)
         version_of(partial).unlink(missing_ok=True)
-        print(f"{path}\nserve it: stitchserve serve --family {named.name} --checkpoint {path}")
+        print(f"{path}\nserve it: stitchserve serve --family {self.family} --checkpoint {path}")

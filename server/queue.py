@@ -52,6 +52,10 @@ class DeadlineQueue(Sequence[Request], Generic[Request]):
         before = bisect_right(self._requests, deadline, key=_deadline)
         return self.floor * before / len(self._requests) if before else 0.0
 
+    def due_before(self, moment: float) -> int:
+        """How many are due before that moment."""
+        return bisect_left(self._requests, moment, key=_deadline)
+
     def take(self, count: int) -> list[Request]:
         """Remove the most urgent ones and return them."""
         taken = self._requests[:count]

@@ -88,6 +88,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     serving.check(ask.allowed, time_limit(serving, budget))
     with serving.bodies.hold() as body:
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
+        ask.stages.end("receive")
         serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
         with serving.limiter.admit(ask.allowed):
             answer = await _unless_gone(request, answer_image(serving, image, ask))
@@ -130,6 +131,7 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
                 request_id = f"{request.state.request_id}-{index}"
                 nearest = on_infeasible == "nearest"
                 ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=nearest)
+                ask.stages.end("receive")
                 async with turns:
                     serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
                     with serving.limiter.admit(ask.allowed):

@@ -28,9 +28,14 @@ class Stages:
     """
 
     def __init__(self, clock: Callable[[], float], arrived: float, limit: float) -> None:
-        self._clock, self._last, self._limit = clock, arrived, limit
-        self.deadline = arrived + limit
+        self.arrived, self.limit = arrived, limit
+        self._clock, self._last = clock, arrived
         self.seconds: dict[Stage, float] = dict.fromkeys(_DOING, 0.0)
+
+    @property
+    def deadline(self) -> float:
+        """When it is late, by the clock."""
+        return self.arrived + self.limit
 
     def end(self, stage: Stage) -> None:
         """Count the time since the last end to this stage. Raises DeadlinePassed where it is too late for the next."""
@@ -45,7 +50,7 @@ class Stages:
         waited = self.seconds["decode_wait"] + self.seconds["queue"]
         spent = ", ".join(f"{self.seconds[stage] * 1e3:.0f} ms {doing}" for stage, doing in _DOING.items())
         return DeadlinePassed(
-            f"the deadline of {self._limit * 1e3:g} ms passed, mostly {_DOING[longest]}: {spent}; "
+            f"the deadline of {self.limit * 1e3:g} ms passed, mostly {_DOING[longest]}: {spent}; "
             f"allow more with `deadline_ms`, or {_REMEDY[longest]}",
             stage="queue" if longest == "decode_wait" else longest,
             receive_ms=round(self.seconds["receive"] * 1e3, 3),

@@ -10,8 +10,10 @@ import json
 import pickle
 import re
 import struct
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -31,6 +33,8 @@ STATE_KEYS = ("model", "state_dict")
 SCHEMA = "1"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOT_WHOLE = "truncated or not a PyTorch checkpoint"
+SETTINGS: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+"""What training scripts store beside the weights, neither of which does more than carry values; Swin's is a dict."""
 UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
               ArithmeticError, MemoryError, struct.error)  # fmt: skip
 """What torch.load raises, besides UnpicklingError, on files that were cut or changed."""
@@ -193,9 +197,8 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], family: Family) -> 
 
 
 def _unpickle(path: Path) -> object:
-    # Training scripts store their arguments beside the weights; a Namespace only carries attributes.
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(SETTINGS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's message advises to switch the safety off; only what it stumbled over is worth repeating.

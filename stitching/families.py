@@ -84,12 +84,14 @@ def _digits_anchor(name: str, width: int, heads: int) -> AnchorSpec:
 
 _DEIT = tuple(AnchorSpec(f"deit_{short}", f"deit_{size}_patch16_224") for short, size in
               [("ti", "tiny"), ("s", "small"), ("b", "base")])  # fmt: skip
-_SWIN = tuple(AnchorSpec(f"swin_{short}", f"swin_{size}_patch4_window7_224") for short, size in
+# The articles join anchors that were trained on ImageNet-22k first; timm's plain names mean others.
+_SWIN = tuple(AnchorSpec(f"swin_{short}", f"swin_{size}_patch4_window7_224.ms_in22k_ft_in1k") for short, size in
               [("ti", "tiny"), ("s", "small"), ("b", "base")])  # fmt: skip
-_DEIT3 = {short: AnchorSpec(f"deit3_{short}", f"deit3_{size}_patch16_224") for short, size in
+_DEIT3 = {short: AnchorSpec(f"deit3_{short}", f"deit3_{size}_patch16_224.fb_in22k_ft_in1k") for short, size in
           [("s", "small"), ("b", "base"), ("l", "large")]}  # fmt: skip
 _LEVIT = tuple(AnchorSpec(f"levit_{width}", f"levit_{width}") for width in (192, 256))
 _RESNET18, _RESNET50 = AnchorSpec("resnet18", "resnet18"), AnchorSpec("resnet50", "resnet50")
+_SWIN_IN1K = AnchorSpec("swin_ti", "swin_tiny_patch4_window7_224.ms_in1k")
 
 
 def _v2(small: str, large: str) -> Family:
@@ -115,7 +117,7 @@ FAMILIES: Mapping[str, Family] = {
         Family("swin_ti_s_b", _SWIN, classes=1000, rule=Staged((0, 1, 2))),
         Family("levit_192_256", _LEVIT, classes=1000, rule=Staged((0, 1))),
         Family("resnet18_50", (_RESNET18, _RESNET50), classes=1000, rule=Staged((1, 2))),
-        Family("resnet18_swin_ti", (_RESNET18, _SWIN[0]), classes=1000, rule=Staged((1, 2))),
+        Family("resnet18_swin_ti", (_RESNET18, _SWIN_IN1K), classes=1000, rule=Staged((1, 2))),
         _v2("s", "b"),
         _v2("s", "l"),
         _v2("b", "l"),

@@ -4,8 +4,9 @@
 
 Starts `stitchserve serve` for digits on a free port of this machine, measures what the dearest stitch can do over HTTP
 (closed loop), then sends images open-loop at `share` of that with Poisson gaps. In the middle third `hogs` processes
-burn a core each. Per second of arrivals it prints what became of them, and the server's own headroom, drift and queue.
-`in time` is by the server's clock (from arrival to answer), `client` by the sender's, from when a request was due.
+burn a core each. Per second of arrivals it prints what became of them (decode, queue and run in ms) and the server's
+own headroom, drift, processors' busy share and longest queue. `in time` is by the server's clock (from arrival to
+answer), `client` by the sender's, from when a request was due.
 Run it on a machine that is otherwise idle: the sender itself takes some of it, and counts as a stranger to the server.
 """
 
@@ -34,7 +35,7 @@ READY_WITHIN = 180.0  # seconds; profiling included
 
 @dataclass(frozen=True)
 class Answer:
-    """One request: due at `due` seconds; `status` 0 when no answer came."""
+    """One request: due at `due` seconds; `status` 0 when no answer came; top-1 in percent, its stages in ms."""
 
     due: float
     status: int
@@ -42,6 +43,9 @@ class Answer:
     in_time: bool = False
     top1: float = 0.0
     flops: float = 0.0
+    decode: float = 0.0
+    queue: float = 0.0
+    compute: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,15 @@ class Look:
 
 
 @contextlib.contextmanager
-def server(port: int, arguments: argparse.Namespace) -> Iterator[None]:
+def server(port: int, arguments: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
     """The server as a process of its own."""
-    command = [sys.executable, "-m", "server.cli", "serve", "--family", "digits", "--device", "cpu"]
+    command = [sys.executable, "-m", "server", "serve", "--family", "digits", "--device", "cpu"]
     command += ["--port", str(port), "--slo-ms", str(arguments.slo_ms), *arguments.serve]
     if arguments.threads:
         command += ["--threads", str(arguments.threads)]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
-            yield
+            yield process
         finally:
             process.terminate()
 
@@ -76,9 +80,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def until_ready(client: aiohttp.ClientSession) -> None:
-    """Returns when the server is ready; RuntimeError after a while."""
-    for _ in range(int(READY_WITHIN / POLL_EVERY)):
+async def until_ready(client: aiohttp.ClientSession, process: subprocess.Popen[bytes]) -> None:
+    """Returns when the server is ready; RuntimeError when it ended, or after a while."""
+    end = time.monotonic() + READY_WITHIN
+    while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(aiohttp.ClientError):
             async with client.get("/readyz") as response:
                 if response.ok:
@@ -144,9 +149,9 @@ class Run:
         if status != 200:
             self.answers.append(Answer(due, status, latency))
             return
-        stitch = content["stitch"]
-        met = bool(content["budget"]["met"])
-        self.answers.append(Answer(due, status, latency, met, stitch["top1"], stitch["flops"]))
+        stitch, met = content["stitch"], bool(content["budget"]["met"])
+        stages = [content["timing_ms"][stage] for stage in ("decode", "queue", "compute")]
+        self.answers.append(Answer(due, status, latency, met, stitch["top1"], stitch["flops"], *stages))
 
     async def _watch(self) -> None:
         while True:
@@ -191,19 +196,25 @@ def line(name: str, answers: list[Answer], looks: list[Look], slo: float) -> str
         f"{name:>14} {len(answers):6}",
         f"{mean(a.in_time for a in answers) * 100:8.2f}",
         f"{mean(a.status == 200 and a.latency <= slo for a in answers) * 100:7.2f}",
-        f"{mean(a.top1 for a in good) if good else 0:6.2f} {mean(a.flops for a in good) / 1e6 if good else 0:7.1f}",
         f"{late * 1e3:7.1f}",
     ]
+    if good:
+        cells.append(f"{mean(a.top1 for a in good):6.2f} {mean(a.flops for a in good) / 1e6:7.1f}")
+        cells.append(" ".join(f"{mean(stage):6.1f}" for stage in zip(*map(_stages, good), strict=True)))
     if looks:
         cells.append(f"{mean(o.headroom for o in looks):6.2f} {mean(o.drift for o in looks):6.2f}")
         cells.append(f"{mean(o.busy for o in looks):5.2f} {max(o.queued for o in looks):4}")
     return " ".join(cells)
 
 
+def _stages(answer: Answer) -> tuple[float, float, float]:
+    return answer.decode, answer.queue, answer.compute
+
+
 def report(run: Run, seconds: float, slo: float) -> bool:
     """Prints the seconds, the phases and the verdict; whether all of it is as promised."""
     third = seconds / 3
-    print(f"{'second':>14}   sent in time%  client   top1  MFLOPs  p99 ms  headr  drift  busy queue")
+    print(f"{'second':>14}   sent in time%  client  p99 ms   top1  MFLOPs decode  queue    run  headr drift  busy wait")
     for second in range(int(seconds)):
         mark = " hog" if third <= second < 2 * third else ""
         print(_row(run, f"{second}{mark}", second, second + 1, slo))
@@ -244,9 +255,9 @@ async def main(arguments: argparse.Namespace) -> bool:
     port, slo, seconds = free_port(), arguments.slo_ms / 1e3, arguments.seconds
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
     timeout = aiohttp.ClientTimeout(total=30)
-    with server(port, arguments):
+    with server(port, arguments) as process:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector, timeout=timeout) as client:
-            await until_ready(client)
+            await until_ready(client, process)
             most = await capacity(client, images)
             rate = arguments.rate or arguments.share * most
             print(

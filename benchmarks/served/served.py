@@ -43,6 +43,13 @@ class Scene:
     capacity: float
     slo_ms: float
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The options of serve and simulate that say how requests are treated."""
+        batch, queue = str(self.options.max_batch), str(self.options.max_queue)
+        limits = ("--slo-ms", str(self.slo_ms), "--max-batch", batch, "--max-queue", queue)
+        return (*limits, "--policy", self.options.policy)
+
     def replay(self, trace: str, seed: int) -> tuple[str, ...]:
         """The options of bench and simulate that describe one replay."""
         drawn = ("--trace", trace, "--seed", str(seed), "--seconds", str(self.options.seconds))
@@ -51,7 +58,7 @@ class Scene:
 
 def stitchserve(*arguments: str, cores: str = "") -> list[str]:
     """The command, on these cores alone."""
-    return [*(("taskset", "-c", cores) if cores else ()), sys.executable, "-m", "server.cli", *arguments]
+    return [*(("taskset", "-c", cores) if cores else ()), sys.executable, "-m", "server", *arguments]
 
 
 def given(**named: object) -> tuple[str, ...]:
@@ -92,8 +99,7 @@ def server(scene: Scene) -> Iterator[str]:
         port = probe.getsockname()[1]
     options = scene.options
     command = ("serve", *weights(options), "--table", str(scene.table), "--port", str(port), *options.serve)
-    how = ("--slo-ms", str(scene.slo_ms), "--max-batch", str(options.max_batch), *given(policy=options.policy))
-    with subprocess.Popen(stitchserve(*command, *how, cores=options.cores[0])) as process:
+    with subprocess.Popen(stitchserve(*command, *scene.rules, cores=options.cores[0])) as process:
         try:
             wait(f"http://127.0.0.1:{port}/readyz", process)
             yield f"http://127.0.0.1:{port}"
@@ -124,9 +130,8 @@ def served(scene: Scene, url: str, trace: str, seed: int) -> Report:
 def predicted(scene: Scene, trace: str, seed: int) -> Report:
     """What the simulator says."""
     out = scene.options.out / "predicted.json"
-    where = ("--table", str(scene.table), "--latency", str(scene.latency), "--slo-ms", str(scene.slo_ms))
-    how = ("--max-batch", str(scene.options.max_batch), *given(policy=scene.options.policy))
-    command = ("simulate", *where, *how, *scene.replay(trace, seed), "--json", str(out))
+    where = ("--table", str(scene.table), "--latency", str(scene.latency))
+    command = ("simulate", *where, *scene.rules, *scene.replay(trace, seed), "--json", str(out))
     subprocess.run(stitchserve(*command), check=True, stdout=subprocess.DEVNULL)
     return replace(read_json(out)[0], name="predicted")
 
@@ -171,9 +176,10 @@ if __name__ == "__main__":
     parser.add_argument("--capacity", type=float, help="requests/s of load 1; none: the cheapest stitch's")
     parser.add_argument("--slo", type=float, default=21, help="in latencies of the dearest stitch for one image")
     parser.add_argument("--slo-ms", type=float, help="instead of --slo")
-    parser.add_argument("--policy")
+    parser.add_argument("--policy", default="pace")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--max-queue", type=int, default=1000)
     parser.add_argument("--profile-s", type=float, default=60)
     parser.add_argument("--cores", type=lambda text: text.split(":"), default=["", ""], help="server's:generator's")
     parser.add_argument("--no-prediction", action="store_true", help="serve alone")

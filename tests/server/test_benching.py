@@ -72,7 +72,7 @@ def test_our_server_tells_stitch_and_accuracy(running: Any, tmp_path: Path, caps
         *("--trace", "constant:load=0.4", "--capacity", "50", "--seconds", "1", "--budget", "10MFLOPs,60s"),
         *("--csv", str(tmp_path / "out.csv"), "--plot", str(tmp_path / "out.png")),
     )
-    assert only.name == running.service.controller.policy
+    assert only.name == running.service.controller.policy.name
     assert only.trace == "constant:load=0.4"
     assert only.summary.requests == 20
     assert only.summary.attainment == 1

@@ -77,7 +77,12 @@ def test_building_again_from_other_pictures_measures_again(tmp_path: Path) -> No
         tables.append(LookupTable.load(tmp_path / "duo"))
     first, second = (table.family.checkpoint for table in tables)
     assert first != second
-    assert sorted(file.name for file in (tmp_path / "duo").iterdir()) == ["family.json", "labels.txt", "stitches.csv"]
+    assert sorted(file.name for file in (tmp_path / "duo").iterdir()) == [
+        "family.json",
+        "labels.txt",
+        "modules.csv",
+        "stitches.csv",
+    ]
 
 
 def test_pretrained_anchors_for_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, real exit codes."""
 
+import csv
 import logging
 import os
 import re
@@ -18,12 +19,13 @@ from lookup_tables.table import LookupTable, folder
 from server.cli import COMMANDS, main
 
 ENTRY = [sys.executable, "-m", "server"]
-TOLD_TO_LEAVE_WHILE_LOADING = """
-import os, signal, sys
+ENTRY_ALONE = """
+import atexit, os, signal, sys
 from server import __main__ as entry
 
 assert "pydantic" not in sys.modules
-entry.resolve_name = lambda _: lambda: os.kill(os.getpid(), signal.SIGTERM)
+atexit.register(print, "torn down")
+entry.resolve_name = lambda _: lambda: {instead}
 entry.main()
 """
 
@@ -127,10 +129,21 @@ def test_sigterm_while_it_starts_ends_it_at_once_with_0(cache: Path) -> None:
         assert "Traceback" not in process.stderr.read()
 
 
+def enter(command: str, instead: str) -> subprocess.CompletedProcess[str]:
+    """The process's entry, with `instead` for the command line."""
+    arguments = [sys.executable, "-c", ENTRY_ALONE.format(instead=instead), command]
+    return subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=60)
+
+
 @pytest.mark.parametrize(("command", "code"), [("serve", 0), ("train", -signal.SIGTERM)])
 def test_serve_heeds_sigterm_before_it_has_loaded(command: str, code: int) -> None:
-    arguments = [sys.executable, "-c", TOLD_TO_LEAVE_WHILE_LOADING, command]
-    assert subprocess.run(arguments, check=False, timeout=60).returncode == code
+    assert enter(command, "os.kill(os.getpid(), signal.SIGTERM)").returncode == code
+
+
+@pytest.mark.parametrize(("command", "said"), [("serve", "done\n"), ("train", "done\ntorn down\n")])
+def test_serve_leaves_without_tearing_the_process_down(command: str, said: str) -> None:
+    done = enter(command, "print('done')")
+    assert (done.returncode, done.stdout) == (0, said)
 
 
 def refusal(*arguments: str, **environment: str) -> str:
@@ -184,9 +197,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert re.search(says, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "profile", "evaluate", "train", "build", "pull", "stitches", "bench", "simulate", "doctor"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(command, "--help") == 0
     assert f"usage: stitchserve {command}" in capsys.readouterr().out
@@ -195,7 +206,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main() == 0
     out = capsys.readouterr().out
-    assert all(f"  {command} " in out for command in COMMANDS)
+    assert all(command in out for command in COMMANDS)
 
 
 def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +238,7 @@ def test_profile_writes_a_latency_file_that_stitches_shows(capsys: pytest.Captur
     assert [line.partition(":")[0] for line in said[:2]] == ["prediction_checked", "prediction_error_median"]
     assert said[-1] == str(written)
     assert run_main("stitches", "--latency", str(written)) == 0
-    rows = capsys.readouterr().out.splitlines()[1:]
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.lstrip()[:1].isdigit()]
     assert len(rows) == 47
     assert all(float(row.split()[4]) > 0 for row in rows)
 
@@ -237,12 +248,13 @@ def test_profile_keeps_to_its_time_limit_and_says_so(
 ) -> None:
     caplog.set_level(logging.INFO)
     assert run_main("profile", "--rounds", "3", "--time-limit-s", "0.001", "--out", str(tmp_path)) == 0
-    assert re.search(r"profiling 2 of 16 stitches on .* at batches of 1, for about 0 s at most", caplog.text)
+    assert re.search("batches of 1, for about 0 s at most", caplog.text)
     (written,) = tmp_path.glob("latency.*.csv")
-    assert [line.split(",")[1] for line in written.read_text().splitlines()[-2:]] == ["1", "1"]
+    lines = [line for line in written.read_text().splitlines() if not line.startswith("#")]
+    assert {row["batch"] for row in csv.DictReader(lines)} == {"1"}
     caplog.clear()
     assert run_main("profile", "--rounds", "3", "--time-limit-s", "0", "--max-batch", "1", "--out", str(tmp_path)) == 0
-    assert re.search(r"profiling 16 of 16 stitches on .* at batches of 1, without a time limit", caplog.text)
+    assert re.search("batches of 1, without a time limit", caplog.text)
 
 
 def test_profile_has_a_time_limit_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,12 @@
 """Connections of clients that stall, send too much or break off: raw sockets against the real server."""
 
 import asyncio
+import gc
 import json
 import logging
 import socket
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +181,6 @@ def test_a_body_of_tiny_chunks_is_refused(serve: Serve) -> None:
         (b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n", 501),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-        (b"GET /livez\r\n\r\n", 400),
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"POST /classify HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
@@ -196,7 +198,9 @@ def test_what_is_no_request_or_too_long_a_one_is_a_problem(
                     client.sendall(head[at : at + size])
                 except OSError:  # it was refused before its end
                     break
-            assert refusal(client, status)
+            detail = refusal(client, status)
+            assert detail.startswith("the request cannot be read: ") == (status == 400)
+            assert "callback" not in detail
     assert not any(record.exc_info for record in caplog.records)
 
 
@@ -227,6 +231,28 @@ def test_head_is_answered_as_get_without_a_body(client: httpx.Client) -> None:
         assert head.headers["content-type"] == got.headers["content-type"]
         if path != "/metrics":
             assert head.headers["content-length"] == got.headers["content-length"]
+
+
+def test_a_connection_that_has_ended_is_kept_by_nothing(serve: Serve, sample: bytes) -> None:
+    running = serve()
+    requests = [
+        GET,
+        post("/classify", "Content-Type: image/jpeg", f"Content-Length: {len(sample)}") + sample,
+        post("/nowhere", "Content-Length: 500"),
+        b"nonsense\r\n\r\n",
+    ]
+    gc.disable()
+    try:
+        for request in requests:
+            with connect(running) as client:
+                client.sendall(request)
+                answer(client)
+                (connection,) = map(weakref.ref, running.server.server_state.connections)
+            ends = time.monotonic() + 60
+            while connection():
+                assert time.monotonic() < ends, request
+    finally:
+        gc.enable()
 
 
 class Transport(asyncio.Transport):

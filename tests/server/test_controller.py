@@ -76,7 +76,12 @@ def test_requests_of_one_batch_keep_their_own_budgets(controller: Controller) ->
 
 def test_a_batch_takes_at_most_half_of_the_slo() -> None:
     controller = made(slo=20 * MS)
+    controller.forecast.observe(arrived=10, seconds=1.0, slo=controller.slo)
     assert set(chosen(controller, [Budget()] * 5, 19.9 * MS)) == {1}, "5 rows at 2 ms, not at 4 ms"
+
+
+def test_where_nobody_else_is_expected_a_patient_request_gets_its_time() -> None:
+    assert chosen(made(slo=2 * MS), [Budget()], 500 * MS) == [3]
 
 
 def test_a_batch_is_cut_where_waiting_for_the_rest_would_cost_the_first_its_deadline(controller: Controller) -> None:

@@ -85,3 +85,10 @@ def test_what_headroom_foretold_does_not_widen_the_margin() -> None:
         sudden.observe(2.0)
     assert foretold.upper / foretold.center == pytest.approx(1.0, rel=1e-3)
     assert sudden.upper / sudden.center > 1.5
+
+
+def test_a_table_that_was_too_slow_is_not_answered_with_haste() -> None:
+    drift = Drift(0.01)
+    for _ in range(10):
+        drift.observe(0.2)
+        assert drift.upper >= drift.center > 0.2

@@ -1,5 +1,6 @@
 """Fetching a checkpoint from a server that behaves, and from ones that do not."""
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ import torch
 
 from server.cli import main
 from server.download import DownloadError, download
-from stitching.checkpoint import sha256, shipped
+from stitching.checkpoint import save, sha256, shipped
+from stitching.families import family
+from stitching.model import SNNet
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -159,3 +162,13 @@ def test_a_family_that_was_not_released_is_refused(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main(["pull", "digits"])
     assert "never released" in capsys.readouterr().err
+
+
+def test_a_family_of_the_users_own_is_pulled_from_where_it_lies(host: Host, tmp_path: Path) -> None:
+    digits = family("digits")
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({**digits.config(), "name": "own"}))
+    save(SNNet(family(str(own))), tmp_path / "there.safetensors")
+    host.content = (tmp_path / "there.safetensors").read_bytes()
+    main(["pull", str(own), "--url", host.url, "--out", str(tmp_path / "here")])
+    assert (tmp_path / "here" / "file.safetensors").read_bytes() == host.content

@@ -288,3 +288,9 @@ def test_the_document_describes_the_routes(client: httpx.Client) -> None:
     }  # fmt: skip
     assert "multipart/form-data" in classify["requestBody"]["content"]
     assert client.get("/docs").status_code == 200
+
+
+def test_a_budget_in_the_form_of_one_image_is_refused_rather_than_ignored(client: httpx.Client, sample: bytes) -> None:
+    refused = client.post("/classify", files={"image": sample}, data={"budget": "20MFLOPs"})
+    assert refused.status_code == 400
+    assert "into the query" in refused.json()["detail"]

@@ -212,7 +212,7 @@ def test_a_dispatch_loop_that_has_died_is_told_to_whoever_restarts(
     stage: Stage, sample: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = stage.occupy(sample)
-    monkeypatch.setattr(stage.running.service.batcher, "_drop_gone_and_late", None)
+    monkeypatch.setattr(stage.running.service.batcher, "_refuse_late", None)
     stage.engine.gate.set()
     assert first()[0] == 200
     stage.until(lambda: stage.health("livez") == 503)

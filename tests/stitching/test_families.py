@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import recipe
+import timm
 from small_families import TINY
 
 import stitching
@@ -35,6 +36,14 @@ def test_a_config_survives_json_and_tells_families_apart() -> None:
     configs = [json.dumps(each.config()) for each in (*FAMILIES.values(), TINY)]
     assert len(set(configs)) == len(configs)
     assert json.loads(configs[-1])["anchors"][1]["arguments"]["embed_dim"] == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [("swin_ti_s_b", "ms_in22k_ft_in1k"), ("deit3_s_l", "fb_in22k_ft_in1k"), ("deit_ti_s_b", "fb_in1k")],
+)
+def test_pretrained_anchors_are_those_of_the_articles(name: str, tag: str) -> None:
+    assert {timm.get_pretrained_cfg(anchor.timm).tag for anchor in FAMILIES[name].anchors} == {tag}
 
 
 def test_anchor_names_go_from_small_to_large() -> None:

@@ -1,6 +1,8 @@
 """Released checkpoints of every family: their names, and the published answers of the networks they fill."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import recipe
@@ -8,11 +10,12 @@ import torch
 from small_families import SMALL_SWIN, small_v2, with_released_weights
 
 import stitching
-from stitching.checkpoint import CheckpointError, load_anchors
+from stitching.checkpoint import CheckpointError, load_anchors, read_tensors
 from stitching.families import FAMILIES, AnchorSpec, Family, Preprocessing
 from stitching.flops import flops, params
 from stitching.model import SNNet
 from stitching.released import adapted
+from stitching.unfilled import unfilled
 
 PAIR_OF_INPUTS = recipe.images((2, 3, 224, 224))
 
@@ -81,8 +84,7 @@ def test_released_names_of_v2_are_the_models(name: str, keys: str) -> None:
     ],
 )
 def test_flops_and_parameters_are_the_published_integers(name: str, results: str) -> None:
-    with torch.device("meta"):
-        model = SNNet(FAMILIES[name])
+    model = unfilled(FAMILIES[name]).to("meta")
     published = recipe.stored(f"results_{results}")
     stitches = [model.stitches[row["id"]] for row in published]
     assert len(stitches) == sum(stitch.is_whole for stitch in model.stitches)
@@ -136,3 +138,23 @@ def test_anchors_that_timm_has_no_weights_for_are_named() -> None:
     model = SNNet(Family("duo", (spec, spec), classes=1000, preprocessing=Preprocessing(size=32)))
     with pytest.raises(CheckpointError, match=r"'rms': timm's pretrained 'convnext_atto_rms' cannot .* --anchors"):
         load_anchors(model, ())
+
+
+def test_swins_training_settings_beside_the_weights_are_read_without_their_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = ModuleType("yacs.config")
+
+    class CfgNode(dict[str, object]):
+        """As yacs has it: a dict with attributes."""
+
+    CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
+    library.CfgNode = CfgNode  # type: ignore[attr-defined]
+    settings = CfgNode(AMP=True, DATA=CfgNode(BATCH_SIZE=128))
+    settings.__dict__ |= {"__immutable__": True, "__deprecated_keys__": {"OLD"}}
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "yacs", ModuleType("yacs"))
+        patched.setitem(sys.modules, "yacs.config", library)
+        torch.save({"model": {"a.weight": torch.ones(2)}, "config": settings, "epoch": 49}, tmp_path / "swin.pth")
+    assert "yacs.config" not in sys.modules
+    assert read_tensors(tmp_path / "swin.pth")["a.weight"].tolist() == [1, 1]

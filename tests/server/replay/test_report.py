@@ -129,16 +129,17 @@ def test_csv_has_a_row_for_every_second_of_every_run(tmp_path: Path) -> None:
 def test_the_table_shows_percent_and_milliseconds() -> None:
     head, ours, peer = table(REPORTS).splitlines()
     assert head.split()[:3] == ["run", "trace", "req/s"]
-    assert ours.split()[:9] == [
+    assert ours.split()[:10] == [
         "ours",
         "gamma:cv2=8,load=0.3",
         "2.0",
         "50.000",
         "67.50",
         "33.75",
+        "-",
         "30.00",
         "50.96",
         "1.0",
     ]
     assert ours.endswith("503: 2, timeout: 1")
-    assert peer.split()[4:6] == ["-", "-"]
+    assert peer.split()[4:7] == ["-", "-", "-"]
