@@ -45,7 +45,7 @@ def allow(costs: Costs, budget: Budget, *, nearest: bool = False) -> Allowed:
         return _pinned(costs, budget.stitch, budget, nearest)
     within = tuple(entry for entry in costs.frontier if _meets(costs, entry, budget))
     if within:
-        return _allowed(costs, budget, within, _best_reason(budget), _floor_reason(budget))
+        return _allowed(costs, budget, within, _best_reason(budget, within[-1]), _floor_reason(budget))
     entry = costs.table.nearest(budget.max_flops, budget.deadline, budget.min_top1)
     if nearest:
         reason = f"nearest stitch; none meets {', '.join(budget.terms())}"
@@ -84,9 +84,11 @@ def _infeasible(costs: Costs, budget: Budget, nearest: Entry) -> str:
     return f"no stitch meets {asked}; stitch {nearest.stitch} comes nearest: {_describe(nearest)}, {took:.3g} ms"
 
 
-def _best_reason(budget: Budget) -> str:
+def _best_reason(budget: Budget, best: Entry) -> str:
     caps = Budget(max_flops=budget.max_flops, deadline=budget.deadline).terms()
-    return f"best stitch within {' and '.join(map(_spaced, caps))}" if caps else "most accurate stitch"
+    if caps:
+        return f"best stitch within {' and '.join(map(_spaced, caps))}"
+    return "dearest stitch; no top-1 is known" if best.top1 is None else "most accurate stitch"
 
 
 def _floor_reason(budget: Budget) -> str:

@@ -59,6 +59,7 @@ def test_accuracy_is_not_invented_where_none_is_known() -> None:
     with pytest.raises(Infeasible, match="no top-1 is known"):
         allow(costs, parse(["78%"]))
     assert ids(costs, parse(["2GFLOPs"])) == [0, 1]
+    assert allow(costs, Budget()).reason == "dearest stitch; no top-1 is known"
 
 
 def test_the_floor_is_a_row_of_the_cheapest_that_is_admitted(costs: Costs) -> None:

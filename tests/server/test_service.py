@@ -89,11 +89,11 @@ class Stage:
 
 
 @pytest.fixture
-def stage(cache: Path, running: Running) -> Iterator[Stage]:
+def stage(cache: Path, running: Running, request: pytest.FixtureRequest) -> Iterator[Stage]:
     engine, clock = Gated(stitching.load("digits"), running.service.engine.device), Shifted()
     engine.gate, engine.entered, engine.batches = threading.Event(), threading.Event(), []
     engine.gate.set()
-    small = settings(cache, max_queue=2, body_timeout_s=0.3)
+    small = settings(cache, max_queue=2, body_timeout_s=getattr(request, "param", 60))
     with ThreadPoolExecutor(4) as pool:
         for started in run(Service(small, engine, running.service.table, clock)):
             engine.batches.clear()
@@ -141,6 +141,7 @@ def test_a_caller_that_leaves_the_queue_is_not_run(stage: Stage, sample: bytes) 
     assert stage.running.service.limiter.inside == 0
 
 
+@pytest.mark.parametrize("stage", [0.3], indirect=True)
 def test_a_body_that_does_not_arrive_is_408(stage: Stage) -> None:
     with stage.begin(b"abc") as slow:
         assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
@@ -164,9 +165,8 @@ def test_bodies_on_their_way_in_take_no_permits(stage: Stage, sample: bytes) -> 
     assert stage.running.service.limiter.inside == 0
     assert stage.post(sample)()[0] == 200
     for client in slow:
-        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
         client.close()
-    assert stage.running.service.bodies.held == 0
+    stage.until(lambda: stage.running.service.bodies.held == 0)
 
 
 def test_when_all_permits_are_taken_a_body_is_refused_unread(stage: Stage, sample: bytes) -> None:
