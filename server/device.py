@@ -1,6 +1,5 @@
 """The device that computes: which one it is, what it is called, what it can do."""
 
-import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +10,6 @@ from typing import NamedTuple
 import torch
 
 from lookup_tables.profile import device_slug
-from server.cgroups import cpus
 
 CPUINFO = Path("/proc/cpuinfo")
 PRODUCTS: Mapping[torch.dtype, frozenset[str]] = {
@@ -45,15 +43,6 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from error
     return device
-
-
-def set_threads(threads: int | None) -> None:
-    """Let torch compute on so many CPU threads; None: what it takes by itself, but no more than a quota allows.
-
-    torch looks at the processors of the affinity alone: in a container with a quota of two it would start one for
-    every processor of the host, and be stopped most of the time.
-    """
-    torch.set_num_threads(threads or max(1, min(torch.get_num_threads(), math.floor(cpus()))))
 
 
 def slug(device: torch.device) -> str:

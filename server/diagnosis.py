@@ -11,11 +11,12 @@ OTHERS = 0.1  # share of a GPU's time that others take, from which on they are f
 
 
 class Cores(BaseModel):
-    """Processors this process may be scheduled on, how many of them a quota is worth, and torch's threads."""
+    """Processors this process may be scheduled on, how many of them a quota is worth, and torch's threads, and why."""
 
     allowed: int
     quota: float
     threads: int
+    reason: str
 
 
 class Speed(BaseModel):
@@ -77,8 +78,6 @@ class Diagnosis(BaseModel):
             yield "no 16-bit products: on a processor with avx512_bf16 or amx_bf16 large networks run faster"
         if self.cores.quota < self.cores.allowed:
             yield f"a quota of {self.cores.quota:g} CPUs on {self.cores.allowed}: more threads would only be stopped"
-        if self.cores.threads < int(self.cores.quota):
-            yield f"{self.cores.threads} threads on {self.cores.quota:g} cores: --threads uses more of them"
         if self.cores.quota <= 2:
             yield f"{self.cores.quota:g} cores: decoding images shares them with the engine"
         if self.load_average > BUSY * self.cores.quota:
@@ -108,7 +107,7 @@ class Diagnosis(BaseModel):
             yield "gpu", ", ".join(f"{key} {value}" for key, value in self.gpu.items())
         yield "processor", f"{self.processor}; {' '.join(self.features) or 'features unknown'}"
         cores = self.cores
-        yield "cores", f"{cores.quota:g} of {cores.allowed} by quota and affinity, {cores.threads} threads"
+        yield "cores", f"{cores.quota:g} of {cores.allowed} by quota and affinity, {cores.threads} threads: {cores.reason}"
         measured = "" if self.dtype_ratio is None else f" (x{self.dtype_ratio:.2f})"
         yield "dtype", f"{self.dtype}{measured}: {self.dtype_reason}"
         kept = "freed memory is kept" if self.keeps_freed_memory else "freed memory goes back to the system"

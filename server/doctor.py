@@ -43,7 +43,7 @@ class Doctor(BaseModel):
     checkpoint: Path | None = Field(None, description="its weights; none: those that ship, or else fresh ones")
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: what torch takes by itself")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: as many as are worth their cores")
     dtype: Setting = Field("auto", description="format of the weights; auto: the fastest here; float32 is exact")
     cache: Path = Field(default_factory=default_cache, description="folder that keeps measured latencies")
     as_json: bool = Field(False, alias="json", description="print JSON")
@@ -78,7 +78,7 @@ class Doctor(BaseModel):
             processor=processor().name,
             features=sorted(processor().features & SHOWN),
             multiplies_16_bits=bool(processor().formats),
-            cores=Cores(allowed=len(allowed_processors()), quota=cpus(), threads=torch.get_num_threads()),
+            cores=_cores(engine),
             load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
             dtype=engine.precision.variant.name,
             dtype_reason=engine.precision.reason,
@@ -93,6 +93,11 @@ class Doctor(BaseModel):
             gpu=dict(gpu_facts(engine.device)),
             gpu_load=_gpu_load(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None,
         )
+
+
+def _cores(engine: Engine) -> Cores:
+    reason = engine.threads.reason if engine.threads else "the GPU computes"
+    return Cores(allowed=len(allowed_processors()), quota=cpus(), threads=torch.get_num_threads(), reason=reason)
 
 
 def _speeds(engine: Engine, table: LookupTable, rate: float) -> list[Speed]:

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from server.trials import Clock, in_turns, samples
 from stitching import SNNet
 from stitching.lean import Run, lean
 
@@ -17,7 +19,6 @@ Setting = Literal["auto", "float32", "bfloat16", "float16"]
 
 LEAST_GAIN = 1.05  # fewer bits cost a little accuracy, so they must save something
 BATCHES = (1, 8)  # rows that are measured: a lone request, and a batch
-ROUNDS = 5
 TRIED_ON = 1  # rows of noise that must come through with finite logits
 
 
@@ -132,47 +133,17 @@ def _finite(model: SNNet, device: torch.device) -> bool:
     return all(bool(model(noise, anchor).isfinite().all()) for anchor in anchors)
 
 
-def measured(model: SNNet, variants: Sequence[Variant], clock: Callable[[], float] = time.perf_counter) -> Seconds:
+def measured(model: SNNet, variants: Sequence[Variant], clock: Clock = time.perf_counter) -> Seconds:
     """The seconds of each variant: a block of each width stands for all, the variants take turns, medians count."""
     total = {variant: [0.0] * len(BATCHES) for variant in variants}
-    for block, features, count in _samples(model):
+    for step, features, count in samples(model, max(BATCHES)):
+        block = nn.Sequential(*step.entry, *step.owns) if step.entry else step.owns[0]
         copies = {variant: _converted(block, variant) for variant in variants}
         for place, rows in enumerate(BATCHES):
-            inputs = {variant: features[:rows].to(variant.dtype) for variant in variants}
-            for variant, seconds in _in_turns(copies, inputs, clock).items():
-                total[variant][place] += count * seconds
+            trials = {v: partial(copies[v], features[:rows].to(v.dtype)) for v in variants}
+            for variant, seconds in in_turns(trials, clock).items():
+                total[variant][place] += count * median(seconds)
     return total
-
-
-@torch.inference_mode()
-def _in_turns(
-    blocks: Mapping[Variant, Run], inputs: Mapping[Variant, Tensor], clock: Callable[[], float]
-) -> dict[Variant, float]:
-    took: dict[Variant, list[float]] = {variant: [] for variant in blocks}
-    for turn in range(ROUNDS + 1):
-        for variant, block in blocks.items():
-            start = clock()
-            block(inputs[variant])
-            if turn:  # the first one warms up
-                took[variant].append(clock() - start)
-    return {variant: median(seconds) for variant, seconds in took.items()}
-
-
-@torch.inference_mode()
-def _samples(model: SNNet) -> list[tuple[nn.Module, Tensor, int]]:
-    """A block of each width of each anchor, the features before it, and how many blocks have that width."""
-    size = model.family.preprocessing.size
-    samples: list[tuple[nn.Module, Tensor, int]] = []
-    for seam in model.seams:
-        widths = seam.widths[: seam.depth]
-        firsts = {width: widths.index(width) for width in widths}
-        x = seam.stem(torch.zeros(max(BATCHES), 3, size, size))
-        for number, step in enumerate(seam.blocks[: max(firsts.values()) + 1]):
-            if firsts[widths[number]] == number:
-                block = nn.Sequential(*step.entry, *step.owns) if step.entry else step.owns[0]
-                samples.append((block, x, widths.count(widths[number])))
-            x = step(x)
-    return samples
 
 
 def _converted(block: nn.Module, variant: Variant) -> Run:

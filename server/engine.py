@@ -17,10 +17,11 @@ import stitching
 from lookup_tables.modules import INPUT, OUTPUT
 from lookup_tables.table import LookupTable, TableError
 from server.cuda import Cuda
-from server.device import gpu_uuid, narrow_formats, pick_device, set_threads, slug
+from server.device import gpu_uuid, narrow_formats, pick_device, slug
 from server.dtype import Setting, choose, install, measured
 from server.graphs import RECORD_AT
 from server.staged import SLOTS, Forward, Pass, Staged
+from server.threads import most_threads, settle
 from stitching import SNNet
 from stitching.lean import streamline
 from stitching.stopwatch import Stopwatch
@@ -92,15 +93,16 @@ class Engine:
         runner: Callable[[torch.device, Forward], Runner] = Direct,
     ) -> None:
         """`max_batch`: the most rows that a GPU runs in one piece; `runner`: what runs passes elsewhere."""
-        if device.type == "cpu":
-            set_threads(threads)
         self.device = device
+        if device.type == "cpu":
+            torch.set_num_threads(threads or most_threads())
         formats = narrow_formats(device)
         self.precision = install(model, device, choose(dtype, device, formats, partial(measured, model)), formats)
         # float32 that was asked for is exact: equal to timm's to the last bit.
         self._layout = torch.contiguous_format if dtype == "float32" else torch.channels_last
         self.model = model.to(memory_format=self._layout).eval().requires_grad_(False)
         streamline(self.model)
+        self.threads = settle(self.model, threads) if device.type == "cpu" else None
         p = model.family.preprocessing
         self.image_size = p.size
         # (x / 255 - mean) / std as one multiplication and one addition.

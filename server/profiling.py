@@ -25,7 +25,7 @@ class Profile(BaseModel):
     checkpoint: Path | None = Field(None, description="its weights; none: those that ship with the family")
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: what torch takes by itself")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: as many as are worth their cores")
     dtype: Setting = Field("auto", description="format of the weights; auto: the fastest here; float32 is exact")
     stitches: Literal["frontier", "all"] = Field(
         "frontier", description="stitches to check what the modules predict: some of the frontier; all: every one"

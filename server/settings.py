@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     table: Path | None = Field(None, description="folder of its lookup table; none: the one that ships")
     device: str = Field("auto", description="cpu, cuda, cuda:1; auto takes CUDA where there is one")
     threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads of the engine; none: what torch takes by itself"
+        None, ge=1, le=1024, description="CPU threads of the engine; none: as many as are worth it"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="format of the weights; auto: the fastest here; float32 is exact"

@@ -1,13 +1,11 @@
 """Which device computes, and what it can do."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from server.cgroups import cpus
-from server.device import Processor, gpu_facts, gpu_uuid, pick_device, processor, product_rate, set_threads, slug
+from server.device import Processor, gpu_facts, gpu_uuid, pick_device, processor, product_rate, slug
 
 CPU = torch.device("cpu")
 
@@ -56,22 +54,6 @@ def test_elsewhere_python_tells_the_name(tmp_path: Path) -> None:
 )
 def test_the_features_say_which_products_are_native(features: str, formats: tuple[torch.dtype, ...]) -> None:
     assert Processor("x", frozenset(features.split())).formats == formats
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("threads")
-def test_threads_are_those_asked_for_or_no_more_than_the_processors_we_may_use() -> None:
-    set_threads(3)
-    assert torch.get_num_threads() == 3
-    torch.set_num_threads(1000)
-    set_threads(None)
-    assert torch.get_num_threads() == max(1, int(cpus()))
 
 
 def test_the_rate_of_products_is_that_of_the_fastest_one() -> None:
