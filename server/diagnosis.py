@@ -107,7 +107,8 @@ class Diagnosis(BaseModel):
             yield "gpu", ", ".join(f"{key} {value}" for key, value in self.gpu.items())
         yield "processor", f"{self.processor}; {' '.join(self.features) or 'features unknown'}"
         cores = self.cores
-        yield "cores", f"{cores.quota:g} of {cores.allowed} by quota and affinity, {cores.threads} threads: {cores.reason}"
+        among = f"{cores.quota:g} of {cores.allowed} by quota and affinity"
+        yield "cores", f"{among}; threads {cores.threads}: {cores.reason}"
         measured = "" if self.dtype_ratio is None else f" (x{self.dtype_ratio:.2f})"
         yield "dtype", f"{self.dtype}{measured}: {self.dtype_reason}"
         kept = "freed memory is kept" if self.keeps_freed_memory else "freed memory goes back to the system"
