@@ -1,5 +1,6 @@
 """What batches take by the lookup table, kept at hand for decisions of some microseconds."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class Costs:
         self._seconds: dict[tuple[int, int], float] = {}
         self._levels: dict[int, tuple[Level, ...]] = {}
         self._capacity: dict[int, float] = {}
+        self._least = [0.0, *(table.seconds(self.frontier[0].stitch, rows) for rows in range(1, max_batch + 1))]
 
     def seconds(self, stitch: int, rows: int) -> float:
         """Seconds of a batch of one stitch."""
@@ -45,7 +47,11 @@ class Costs:
 
     def least(self, rows: int) -> float:
         """Seconds of a batch of the cheapest stitch."""
-        return self.seconds(self.frontier[0].stitch, rows)
+        return self._least[rows]
+
+    def most_rows(self, seconds: float) -> int:
+        """The most rows of the cheapest stitch whose batch takes no longer."""
+        return bisect_right(self._least, seconds) - 1
 
     def row(self, stitch: int) -> float:
         """Seconds of one row in the batch size, up to `max_batch`, that answers the most of them in a second."""
@@ -58,7 +64,7 @@ class Costs:
     def drain(self, floor: float) -> float:
         """Seconds in which rows with this sum of `row` seconds are served: full batches, then a smaller one."""
         whole, rest = divmod(floor / self.row(self.frontier[0].stitch), self.max_batch)
-        return whole * self.least(self.max_batch) + (self.least(max(1, round(rest))) if rest > 1e-6 else 0.0)
+        return whole * self._least[-1] + (self._least[round(rest) or 1] if rest > 1e-6 else 0.0)
 
     def levels(self, rows: int) -> tuple[Level, ...]:
         """The frontier's entries that no mixture of two others matches at about this batch size, by ascending seconds.

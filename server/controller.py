@@ -4,9 +4,11 @@
 engine is free; `observe` tells how long the batch really took. How to choose is a policy's business.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from lookup_tables.table import Entry, LookupTable, UnknownStitch
@@ -21,6 +23,7 @@ from server.policy import Policy, View, up_to
 from server.queue import DeadlineQueue, Waiting
 from server.slackfit import SlackFit
 
+STITCH = attrgetter("stitch")
 KEPT_BUDGETS = 1024
 MISS_PROBABILITY = 0.01
 
@@ -117,10 +120,7 @@ class Controller:
         left = self.drift.left(headroom)
         safe, likely = left / self.drift.upper, left / self.drift.center
         chosen = self.policy.decide(View(waiting, now, self.slo, safe, likely, self.forecast, arrived))
-        counts: dict[int, int] = {}
-        for entry in chosen.entries:
-            counts[entry.stitch] = counts.get(entry.stitch, 0) + 1
-        predicted = self.costs.batch(counts)
+        predicted = self.costs.batch(Counter(map(STITCH, chosen.entries)))
         slack = max(0.0, waiting[chosen.doomed].deadline - now) * 1e3
         queued = len(waiting) - chosen.doomed
         time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left"

@@ -1,6 +1,8 @@
 """Our policy: everyone's slack is shared along the queue, and a batch leaves room for those who come while it runs."""
 
 from collections.abc import Callable
+from itertools import chain, repeat
+from operator import sub, truediv
 
 from server.batch_costs import Costs
 from server.policy import DRAINED, Decision, View, why
@@ -46,31 +48,36 @@ class Pace:
         """
         queued = len(view.waiting)
         most = min(queued, self._costs.max_batch)
-        if view.in_time(self._floor(view, most)) == queued:
+        above = self._above(view)
+
+        def in_time(rows: int) -> int:
+            return view.in_time(self._costs.least(rows) * above)
+
+        few = min(most, self._costs.most_rows((view.waiting.deadlines[0] - view.now) * view.likely / above))
+        if few == most:
             return 0, most, why(most, queued - most, self._costs, "")
-        few = largest(most - 1, lambda rows: view.in_time(self._floor(view, rows)) == queued)
         rest = min(queued - few, self._costs.max_batch)
-        if few and view.in_time(self._floor(view, few) + self._floor(view, rest)) >= queued - few:
+        if few > 0 and view.in_time((self._costs.least(few) + self._costs.least(rest)) * above) >= queued - few:
             return 0, few, "deadline"
-        rows = largest(most, lambda rows: view.in_time(self._floor(view, rows)) >= rows)
+        rows = largest(most, lambda rows: in_time(rows) >= rows)
         if not rows:
             return queued - 1, 1, DRAINED
-        doomed = queued - view.in_time(self._floor(view, rows))
+        doomed = queued - in_time(rows)
         return doomed, rows, why(rows, queued - doomed - rows, self._costs, "deadline")
 
-    def _floor(self, view: View, rows: int) -> float:
-        """Seconds of a batch of so many rows of what waits, each at the cheapest stitch that it admits."""
+    def _above(self, view: View) -> float:
+        """How many times the cheapest stitch of all what waits takes at least, as budgets admit."""
         cheapest = self._costs.row(self._costs.frontier[0].stitch) * len(view.waiting)
-        return self._costs.least(rows) * max(1.0, view.waiting.floor / cheapest)
+        return max(1.0, view.waiting.floor / cheapest)
 
     def _shared(self, view: View, doomed: int, rows: int) -> float:
         """Seconds for the next rows when the time before every deadline is shared by all who wait up to it."""
         queued, most = len(view.waiting) - doomed, self._costs.max_batch
         owed = view.waiting.floor / len(view.waiting)
         # Those of one batch end together: the most urgent of each must wait for all of them.
-        surplus = min(
-            RESERVE * view.slack(doomed + first) / min(first + most, queued) - owed for first in range(0, queued, most)
-        )
+        urgent, places = view.waiting.deadlines[doomed::most], chain(range(most, queued, most), (queued,))
+        least: float = min(map(truediv, map(sub, urgent, repeat(view.now)), places))
+        surplus = RESERVE * view.safe * least - owed
         return min(view.slack(doomed), rows * (owed + surplus))
 
     def _ahead(self, view: View, doomed: int, rows: int) -> float:
@@ -84,6 +91,8 @@ class Pace:
 
         if high + after(high) <= slo:
             return high
+        if after(low) > slo:
+            return low
         for _ in range(8):  # to a 256th of the SLO
             middle = (low + high) / 2
             if middle + after(middle) <= slo:

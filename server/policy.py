@@ -31,8 +31,7 @@ class View:
 
     def slack(self, index: int) -> float:
         """Seconds by the table, to promise on, until that request's deadline."""
-        due: float = self.waiting[index].deadline
-        return (due - self.now) * self.safe
+        return (self.waiting.deadlines[index] - self.now) * self.safe
 
     def in_time(self, seconds: float) -> int:
         """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""

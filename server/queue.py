@@ -1,6 +1,6 @@
 """The queue: requests by deadline, the most urgent first."""
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar, overload
@@ -32,51 +32,56 @@ Request_co = TypeVar("Request_co", bound=Waiting, covariant=True)
 class DeadlineQueue(Sequence[Request], Generic[Request]):
     """Requests in the order of their deadlines, of equal ones the first to come.
 
-    `floor` is the sum of their floors: seconds, by the table, in which full batches of the cheapest admitted stitches
-    would answer them all. `tenants`: how many of them are whose.
+    `deadlines` are theirs, in that order. `floor` is the sum of their floors: seconds, by the table, in which full
+    batches of the cheapest admitted stitches would answer them all. `tenants`: how many of them are whose.
     """
 
     def __init__(self) -> None:
         self._requests: list[Request] = []
+        self.deadlines: list[float] = []
         self.floor = 0.0
         self.tenants: Counter[Tenant] = Counter()
 
     def push(self, request: Request) -> None:
         """Add a request."""
-        insort(self._requests, request, key=_deadline)
+        place = bisect_right(self.deadlines, request.deadline)
+        self._requests.insert(place, request)
+        self.deadlines.insert(place, request.deadline)
         self.floor += request.allowed.floor
         self.tenants[request.tenant] += 1
 
     def floor_before(self, deadline: float) -> float:
         """The floors of those due until then, taking all for alike."""
-        before = bisect_right(self._requests, deadline, key=_deadline)
+        before = bisect_right(self.deadlines, deadline)
         return self.floor * before / len(self._requests) if before else 0.0
 
     def due_before(self, moment: float) -> int:
         """How many are due before that moment."""
-        return bisect_left(self._requests, moment, key=_deadline)
+        return bisect_left(self.deadlines, moment)
 
     def take(self, count: int) -> list[Request]:
         """Remove the most urgent ones and return them."""
         taken = self._requests[:count]
         del self._requests[:count]
+        del self.deadlines[:count]
         self._forget(taken)
         return taken
 
     def take_late(self, now: float) -> list[Request]:
         """Remove those whose deadline has passed and return them."""
-        return self.take(bisect_left(self._requests, now, key=_deadline)) if self.late(now) else []
+        return self.take(self.due_before(now)) if self.late(now) else []
 
     def late(self, now: float) -> bool:
         """Whether the most urgent one's deadline has passed."""
-        return bool(self._requests) and self._requests[0].deadline < now
+        return bool(self.deadlines) and self.deadlines[0] < now
 
     def remove(self, request: Request) -> None:
         """Remove this one, if it is still here."""
-        index = bisect_left(self._requests, request.deadline, key=_deadline)
-        while index < len(self._requests) and self._requests[index].deadline == request.deadline:
+        index = bisect_left(self.deadlines, request.deadline)
+        while index < len(self.deadlines) and self.deadlines[index] == request.deadline:
             if self._requests[index] is request:
                 del self._requests[index]
+                del self.deadlines[index]
                 self._forget([request])
                 return
             index += 1
@@ -101,7 +106,3 @@ class DeadlineQueue(Sequence[Request], Generic[Request]):
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self._requests)
-
-
-def _deadline(request: Waiting) -> float:
-    return request.deadline

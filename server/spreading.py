@@ -1,7 +1,10 @@
 """A batch's time, spread over its requests: most of them at one level of the hull, some at the next."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
 from lookup_tables.table import Entry
 from server.allowance import Allowed
@@ -19,59 +22,77 @@ def spread(costs: Costs, requests: Sequence[Waiting], seconds: float) -> tuple[t
 
     Most requests stand at one level of the convex hull and some at the next, each kept within its own budget.
     """
-    return _spread(requests, seconds, costs.levels(len(requests)), costs.batch)
+    return _spread([request.allowed for request in requests], seconds, costs.levels(len(requests)), costs.batch)
 
 
 def _spread(
-    requests: Sequence[Waiting], seconds: float, levels: Sequence[Level], price: Price
+    budgets: Sequence[Allowed], seconds: float, levels: Sequence[Level], price: Price
 ) -> tuple[tuple[Entry, ...], Entry]:
-    groups = Counter(request.allowed for request in requests)
-    low, high = 0, len(levels) - 1
-    while low < high:  # the dearest level at which all of them fit
-        middle = (low + high + 1) // 2
-        if price(_counts(groups, levels[middle].rank)) <= seconds:
-            low = middle
-        else:
-            high = middle - 1
-    entries = [up_to(request.allowed, levels[low].rank) for request in requests]
-    if low + 1 == len(levels) or not (raised := _raise(requests, entries, levels[low + 1].rank, seconds, price)):
+    rows = Counter(budgets)
+    low = _dearest(levels, seconds, lambda level: price(_counts(rows, level.rank)) <= seconds)
+    base = {allowed: up_to(allowed, levels[low].rank) for allowed in rows}
+    entries = [base[allowed] for allowed in budgets]
+    if low + 1 == len(levels):
         return tuple(entries), levels[low].entry
-    for index in raised:
-        entries[index] = up_to(requests[index].allowed, levels[low + 1].rank)
-    return tuple(entries), levels[low + 1].entry
+    better = {allowed: up_to(allowed, levels[low + 1].rank) for allowed in rows}
+    able: Sequence[int] = range(len(budgets))
+    if any(better[allowed] is base[allowed] for allowed in rows):
+        able = [place for place in able if better[budgets[place]] is not base[budgets[place]]]
+    count = _affordable(Step(base, better), [budgets[place] for place in able], rows, seconds, price)
+    for place in able[:count]:
+        entries[place] = better[budgets[place]]
+    return tuple(entries), levels[low + min(1, count)].entry
 
 
-def _raise(
-    requests: Sequence[Waiting], entries: Sequence[Entry], rank: int, seconds: float, price: Price
-) -> Sequence[int]:
-    """Which requests can go up to the level of that rank within `seconds`."""
-    able = [i for i, request in enumerate(requests) if up_to(request.allowed, rank) is not entries[i]]
-    counts = Counter(entry.stitch for entry in entries)
-    lowest = price(counts)
-    whole = _raised(counts, [(entries[i], up_to(requests[i].allowed, rank)) for i in able])
-    rise = price(whole) - lowest
+class Step(NamedTuple):
+    """For each budget the entry at one level and at the next."""
+
+    base: Mapping[Allowed, Entry]
+    better: Mapping[Allowed, Entry]
+
+    def counts(self, rows: Mapping[Allowed, int], raised: Sequence[Allowed]) -> Mapping[int, int]:
+        """Rows of each stitch when these are raised."""
+        counts: dict[int, int] = {}
+        up = Counter(raised)
+        for allowed, number in rows.items():
+            for entry, here in ((self.better[allowed], up[allowed]), (self.base[allowed], number - up[allowed])):
+                if here:
+                    counts[entry.stitch] = counts.get(entry.stitch, 0) + here
+        return counts
+
+
+def _dearest(levels: Sequence[Level], seconds: float, fits: Callable[[Level], bool]) -> int:
+    """Place of the dearest level at which all rows fit, or 0; `seconds` tell it where budgets cap nobody."""
+    low, high = 0, len(levels) - 1
+    uncapped = bisect_right(levels, seconds, key=attrgetter("seconds")) - 1
+    for place in (uncapped, max(0, uncapped) + 1):
+        if low < place <= high:
+            low, high = (place, high) if fits(levels[place]) else (low, place - 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(levels[middle]) else (low, middle - 1)
+    return low
+
+
+def _affordable(step: Step, able: Sequence[Allowed], rows: Mapping[Allowed, int], seconds: float, price: Price) -> int:
+    """How many of those whom the step takes to a better entry, the first ones, can have it in `seconds`."""
+    lowest = price(step.counts(rows, ()))
+    rise = price(step.counts(rows, able)) - lowest
     count = len(able) if rise <= 0 else min(len(able), int(len(able) * (seconds - lowest) / rise))
     while count > 0:
-        took = price(_raised(counts, [(entries[i], up_to(requests[i].allowed, rank)) for i in able[:count]]))
+        took = price(step.counts(rows, able[:count]))
         if took <= seconds:
-            return able[:count]
+            return count
         # Mixing costs more than its share: as many fewer as the excess says.
         count = min(count - 1, int(count * (seconds - lowest) / (took - lowest)))
-    return ()
+    return 0
 
 
-def _raised(counts: Counter[int], moves: Sequence[tuple[Entry, Entry]]) -> Counter[int]:
-    changed = counts.copy()
-    for old, new in moves:
-        changed[old.stitch] -= 1
-        changed[new.stitch] += 1
-    return +changed
-
-
-def _counts(groups: Counter[Allowed], rank: int) -> Counter[int]:
-    counts: Counter[int] = Counter()
-    for allowed, rows in groups.items():
-        counts[up_to(allowed, rank).stitch] += rows
+def _counts(rows: Mapping[Allowed, int], rank: int) -> Mapping[int, int]:
+    counts: dict[int, int] = {}
+    for allowed, number in rows.items():
+        stitch = up_to(allowed, rank).stitch
+        counts[stitch] = counts.get(stitch, 0) + number
     return counts
 
 
@@ -94,7 +115,7 @@ def divide(
         return sum(count * costs.seconds(stitch, rows) for stitch, count in counts.items()) / rows
 
     def at(own: Sequence[int], rank: int) -> float:
-        return price(_counts(Counter(requests[i].allowed for i in own), rank))
+        return price(_counts(Counter(requests[place].allowed for place in own), rank))
 
     least = {tenant: at(own, 0) for tenant, own in of_tenant.items()}
     most = {tenant: at(own, top) for tenant, own in of_tenant.items()}
@@ -104,7 +125,7 @@ def divide(
     level = costs.frontier[0]
     for tenant, own in of_tenant.items():
         entitled = least[tenant] + surplus[tenant]
-        chosen, reached = _spread([requests[i] for i in own], entitled, costs.levels(rows), price)
+        chosen, reached = _spread([requests[place].allowed for place in own], entitled, costs.levels(rows), price)
         level = max(level, reached, key=lambda entry: costs.rank[entry.stitch])
         for index, entry in zip(own, chosen, strict=True):
             entries[index] = entry
