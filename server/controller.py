@@ -117,14 +117,14 @@ class Controller:
         return plan.entries[place] if soon else self._later(asked.allowed, plan.level), plan
 
     def _decide(self, waiting: DeadlineQueue[Any], now: float, headroom: float, arrived: int) -> Plan:
-        left = self.drift.left(headroom)
+        left, pad = self.drift.left(headroom), self.drift.margin.pad
         safe, likely = left / self.drift.upper, left / self.drift.center
-        chosen = self.policy.decide(View(waiting, now, self.slo, safe, likely, self.forecast, arrived))
+        chosen = self.policy.decide(View(waiting, now, self.slo, safe, pad, likely, self.forecast, arrived))
         predicted = self.costs.batch(Counter(map(STITCH, chosen.entries)))
         slack = max(0.0, waiting[chosen.doomed].deadline - now) * 1e3
         queued = len(waiting) - chosen.doomed
         time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left"
-        expected = predicted * self.drift.center / left
+        expected = self.drift.expected(predicted, headroom)
         return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
 
     def _later(self, allowed: Allowed, level: Entry) -> Entry:
@@ -135,11 +135,11 @@ class Controller:
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded."""
         self.level = plan.level
-        self.drift.observe(max(seconds, 1e-9) / plan.predicted, plan.headroom)
+        self.drift.observe(plan.predicted, seconds, plan.headroom)
 
     def drain_seconds(self, floor: float, headroom: float = 1.0) -> float:
         """Seconds in which requests with this sum of floors are likely answered, each by the cheapest it admits."""
-        return self.costs.drain(floor) * self.drift.center / self.drift.left(headroom)
+        return self.drift.expected(self.costs.drain(floor), headroom)
 
     def _policy(self, name: str) -> Policy:
         kind, _, stitch = name.partition(":")

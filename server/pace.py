@@ -76,14 +76,14 @@ class Pace:
         owed = view.waiting.floor / len(view.waiting)
         # Those of one batch end together: the most urgent of each must wait for all of them.
         urgent, places = view.waiting.deadlines[doomed::most], chain(range(most, queued, most), (queued,))
-        least: float = min(map(truediv, map(sub, urgent, repeat(view.now)), places))
+        least: float = min(map(truediv, map(sub, urgent, repeat(view.now + view.pad)), places))
         surplus = RESERVE * view.safe * least - owed
         return min(view.slack(doomed), rows * (owed + surplus))
 
     def _ahead(self, view: View, doomed: int, rows: int) -> float:
         """The longest batch after which a burst of arrivals can be served in time by the cheapest stitch."""
         left = len(view.waiting) - doomed - rows
-        slo, row = view.slo * view.safe, self._costs.row(self._costs.frontier[0].stitch)
+        slo, row = (view.slo - view.pad) * view.safe, self._costs.row(self._costs.frontier[0].stitch)
         low, high = 0.0, SHARE * slo
 
         def after(seconds: float) -> float:

@@ -16,8 +16,8 @@ class View:
     """The queue at the moment when the engine is free.
 
     `waiting`: every request, most urgent first; `now` in the deadlines' clock; `slo`: seconds that a request without a
-    deadline of its own has. `safe` and `likely`: seconds by the table that one second
-    of this machine is good for, with a margin to promise on, and at present. `forecast`: the arrivals to expect, after
+    deadline of its own has. `safe` and `likely`: seconds by the table that one second of this machine is good for, to
+    promise on, beside `pad` seconds that any batch may lose, and at present. `forecast`: the arrivals to expect, after
     `arrived` since the last batch.
     """
 
@@ -25,13 +25,14 @@ class View:
     now: float
     slo: float
     safe: float
+    pad: float
     likely: float
     forecast: Forecast
     arrived: int = 0
 
     def slack(self, index: int) -> float:
         """Seconds by the table, to promise on, until that request's deadline."""
-        return (self.waiting.deadlines[index] - self.now) * self.safe
+        return (self.waiting.deadlines[index] - self.now - self.pad) * self.safe
 
     def in_time(self, seconds: float) -> int:
         """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""

@@ -208,6 +208,7 @@ async def status(serving: Serving) -> Status:
         level=StitchUsed.of(controller.level),
         drift=round(controller.drift.center, 4),
         drift_upper=round(controller.drift.upper, 4),
+        pad_ms=round(controller.drift.margin.pad * 1e3, 3),
         headroom=round(serving.headroom(), 4),
         cpu_busy=round(load.busy, 4),
         cpu_ours=round(load.ours, 4),

@@ -105,6 +105,7 @@ class Status(BaseModel):
     level: StitchUsed = Field(description="the dearest stitch that the last batch could afford")
     drift: float = Field(description="observed over profiled latency")
     drift_upper: float = Field(description="the same with the margin that is planned with")
+    pad_ms: float = Field(description="what a batch is planned to lose beside that")
     headroom: float = Field(description="share of the device that others leave to this server")
     cpu_busy: float
     cpu_ours: float

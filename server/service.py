@@ -153,14 +153,15 @@ class Service:
         drift = self.controller.drift
         gauge("drift_ratio", "Observed over profiled latency", lambda: drift.center)
         gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: drift.upper)
+        gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: drift.margin.pad)
         gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
-        gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: drift.missed)
+        gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: drift.margin.missed)
         gauge("predicted_drain_seconds", "Until all inside could be answered", self._drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
         gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
 
     def _promised(self) -> float:
-        return self.controller.drift.miss_probability or math.nan
+        return self.controller.drift.margin.miss_probability or math.nan
 
     def _drain(self) -> float:
         waiting = self.limiter.floor - self.batcher.running_floor

@@ -63,5 +63,5 @@ def test_nobody_comes_in_while_memory_is_short(controller: Controller) -> None:
 
 def test_an_idle_server_lets_everybody_in_to_learn_how_slow_it_is(controller: Controller) -> None:
     for _ in range(100):
-        controller.drift.observe(100.0)
+        controller.drift.observe(1.0, 100.0)
     Limiter(100, controller).check(controller.allow(Budget()), slack=3 * MS, ahead=0.0, running=0.0)

@@ -120,7 +120,7 @@ def test_less_headroom_and_more_drift_mean_a_cheaper_level(controller: Controlle
     assert controller.plan(queue, 0.0).level.stitch == 3
     assert controller.plan(queue, 0.0, headroom=0.5).level.stitch == 1
     for _ in range(100):
-        controller.drift.observe(3.0)
+        controller.drift.observe(1.0, 3.0)
     assert controller.plan(queue, 0.0).level.stitch == 0
 
 
