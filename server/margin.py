@@ -7,19 +7,21 @@ import numpy as np
 WINDOW = 256
 """Batches that are remembered."""
 CORRECTION = 0.002
-"""How fast the quantile asked for follows the misses seen (Gibbs and Candes 2021, gamma). A single miss is no reason."""
+"""How fast the quantile asked for follows the misses seen (Gibbs and Candes 2021, gamma)."""
 AVERAGE = 0.01
 LARGEST = 4.0
-TYPICAL = 0.95
-"""Errors beyond this quantile count as that in what is typical."""
+SHAPED_BY = 0.05
+"""The quantile by which shapes are compared: further out single errors would decide."""
+SHARES = np.linspace(1.0, 0.0, 5)[:, None]
+"""How much of the error may grow with the expected seconds; the rest is alike for all."""
 
 
 class Margin:
     """An online conformal bound of (seconds - expected): `pad` seconds, and `slope` of the expected ones.
 
     Some of what delays a batch comes with every batch (a thread waits for its turn), some grows with it (a slower
-    machine). How the typical error grows with the expected seconds is fitted by least squares, errors are divided by
-    that (Lei et al. 2018), and the bound is their quantile at a level that is corrected by how often the bound was
+    machine). Errors are divided by what is typical for the batch (Lei et al. 2018), of several such shapes the one that
+    needs the least margin counts. The bound is their quantile at a level that is corrected by how often it was
     exceeded: in the long run as often as `miss_probability` says, whatever the errors' distribution. None: no margin.
     """
 
@@ -44,16 +46,16 @@ class Margin:
 
     def _fit(self) -> None:
         expected, errors = np.array(self._seen).T
-        sizes = np.abs(errors)
-        sizes = np.minimum(sizes, np.quantile(sizes, TYPICAL))
-        most = sizes.mean() / expected.mean()
-        spread = expected.var()
-        growth = np.mean((expected - expected.mean()) * sizes) / spread if spread > 0 else most
-        growth = min(max(growth, 0.0), most)
-        base = max(0.0, sizes.mean() - growth * expected.mean())
-        typical = base + growth * expected
-        scores = np.sort(errors / np.where(typical > 0, typical, np.inf))
-        exceeding = int(min(1.0, max(0.0, self._level)) * (len(scores) + 1))
+        mean = expected.mean()
+        typical = mean + SHARES * (expected - mean)  # on average the same for every share
+        scores = np.sort(errors / typical, axis=1)
+        best = scores[:, self._place(SHAPED_BY)].argmin()
+        bound = scores[best, self._place(self._level)]
         # Not below 0: while what is expected moves down, errors of before say nothing of what may exceed it now.
-        times = max(0.0, float(scores[max(0, len(scores) - max(1, exceeding))]))
-        self.pad, self.slope = times * float(base), times * float(growth)
+        times, share = max(0.0, float(bound)), float(SHARES[best, 0])
+        self.pad, self.slope = times * (1 - share) * float(mean), times * share
+
+    def _place(self, level: float) -> int:
+        """Of the errors in ascending order the one that this share of them exceeds; the largest below that."""
+        exceeding = int(min(1.0, max(0.0, level)) * (len(self._seen) + 1))
+        return max(0, len(self._seen) - max(1, exceeding))

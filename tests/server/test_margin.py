@@ -48,8 +48,7 @@ def test_a_delay_that_any_batch_may_have_does_not_grow_with_long_ones() -> None:
 
 def test_noise_in_proportion_is_met_in_proportion() -> None:
     margin = fed("in proportion")
-    assert margin.slope > 0.4
-    assert margin.pad < 0.03 * margin.slope
+    assert bound(margin, 0.5) > 0.5 * 1.4
 
 
 def test_the_bound_follows_a_machine_that_becomes_noisier() -> None:
@@ -74,4 +73,4 @@ def test_a_batch_that_stalled_does_not_bend_the_bound() -> None:
     margin = fed("in proportion", 0.05)
     before = margin.slope, margin.pad
     margin.observe(0.003, 10.0)
-    assert (margin.slope, margin.pad) == pytest.approx(before, rel=0.2, abs=0.002)
+    assert (margin.slope, margin.pad) == pytest.approx(before, rel=0.3)
