@@ -78,12 +78,12 @@ class Pace:
         urgent, places = view.waiting.deadlines[doomed::most], chain(range(most, queued, most), (queued,))
         least: float = min(map(truediv, map(sub, urgent, repeat(view.now + view.pad)), places))
         surplus = RESERVE * view.safe * least - owed
-        return min(view.slack(doomed), rows * (owed + surplus))
+        return max(0.0, min(view.slack(doomed), rows * (owed + surplus)))
 
     def _ahead(self, view: View, doomed: int, rows: int) -> float:
         """The longest batch after which a burst of arrivals can be served in time by the cheapest stitch."""
         left = len(view.waiting) - doomed - rows
-        slo, row = (view.slo - view.pad) * view.safe, self._costs.row(self._costs.frontier[0].stitch)
+        slo, row = max(0.0, view.slo - view.pad) * view.safe, self._costs.row(self._costs.frontier[0].stitch)
         low, high = 0.0, SHARE * slo
 
         def after(seconds: float) -> float:

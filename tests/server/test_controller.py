@@ -124,6 +124,17 @@ def test_less_headroom_and_more_drift_mean_a_cheaper_level(controller: Controlle
     assert controller.plan(queue, 0.0).level.stitch == 0
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_where_any_batch_may_lose_more_than_the_slack_there_still_is_a_plan(controller: Controller, policy: str) -> None:
+    controller.use(policy)
+    for number in range(100):  # arrivals to expect
+        controller.plan(waiting(controller, [Budget()] * 4, number * 10 * MS + 23 * MS), number * 10 * MS)
+    for pad in (20 * MS, 1000 * MS):  # more than the slack, more than the SLO
+        controller.drift.margin.pad = pad
+        for slack in (4 * MS, -1 * MS):
+            assert controller.plan(waiting(controller, [Budget()] * 4, 1000 * MS + slack), 1000 * MS).entries
+
+
 def test_a_hog_is_counted_by_headroom_and_then_by_drift_but_not_twice(controller: Controller) -> None:
     queue = waiting(controller, [Budget()], 4.5 * MS)
     drained = controller.drain_seconds(10 * MS)
