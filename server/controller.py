@@ -6,10 +6,9 @@ engine is free; `observe` tells how long the batch really took. How to choose is
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from lookup_tables.table import Entry, LookupTable, UnknownStitch
 from server.allowance import Allowed, allow
@@ -37,8 +36,7 @@ POLICIES: Mapping[str, Callable[[Costs], Policy]] = {
 POLICY_NAMES = f"{', '.join(POLICIES)} or fixed:<stitch>"
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """One batch: after `doomed` requests, to be refused, a stitch for each of the next ones.
 
     `level` is the dearest stitch that it could afford, `predicted` its seconds by the table and `expected` with drift

@@ -36,9 +36,11 @@ def _spread(
         return tuple(entries), levels[low].entry
     better = {allowed: up_to(allowed, levels[low + 1].rank) for allowed in rows}
     able: Sequence[int] = range(len(budgets))
+    rising = budgets
     if any(better[allowed] is base[allowed] for allowed in rows):
         able = [place for place in able if better[budgets[place]] is not base[budgets[place]]]
-    count = _affordable(Step(base, better), [budgets[place] for place in able], rows, seconds, price)
+        rising = [budgets[place] for place in able]
+    count = _affordable(Step(base, better), rising, rows, seconds, price)
     for place in able[:count]:
         entries[place] = better[budgets[place]]
     return tuple(entries), levels[low + min(1, count)].entry
