@@ -4,7 +4,8 @@ import math
 
 MEMORY = 10.0  # SLOs that the rate looks back; their spread takes four times as many samples to know
 RECENT = 1.25  # SLOs after which a load that has gone is forgotten
-SURPRISING = 3.0  # standard deviations: what lies further off is another load, not the spread of this one
+GONE = 2.0  # standard deviations that the recent load must lie below the rate to be another load
+LARGEST = 5.0  # standard deviations: what is further off is another load too, not the spread of this one
 LEAST_DISPERSION = 1.0  # arrivals that know nothing of each other
 
 
@@ -26,11 +27,11 @@ class Forecast:
         window = min(RECENT * slo, self._seen)
         expected = self._recent * seconds
         if expected > 0:
-            surprise = min((arrived - expected) ** 2 / max(expected, 1.0), SURPRISING**2 * self.dispersion)
+            surprise = min((arrived - expected) ** 2 / max(expected, 1.0), LARGEST**2 * self.dispersion)
             self.dispersion += _weight(seconds, 4 * memory) * (surprise - self.dispersion)
         self.rate += _weight(seconds, memory) * (arrived / seconds - self.rate)
         self._recent += _weight(seconds, window) * (arrived / seconds - self._recent)
-        if self._recent * window + SURPRISING * self._deviation(self.rate * window) < self.rate * window:
+        if self._recent * window + GONE * self._deviation(self.rate * window) < self.rate * window:
             self.rate = self._recent
 
     def most(self, seconds: float, deviations: float) -> float:
