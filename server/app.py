@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import control, routes
+from server import control, logs, routes
 from server.connection import UNREAD
 from server.errors import InternalError, ServeError
 from server.metrics import Metrics
@@ -22,8 +22,10 @@ from server.service import Service, build
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
+access = logging.getLogger("server.access")
 
 PROBLEM = "application/problem+json"
+MOST_PATH = 200  # bytes of a path that the log repeats
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -50,7 +52,7 @@ def application(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(control.router)
-    app.add_middleware(Accounting, metrics=service.metrics)
+    app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
@@ -61,6 +63,8 @@ def application(service: Service) -> FastAPI:
 async def on_refusal(_: Request, error: Exception) -> JSONResponse:
     """A refusal as RFC 9457 has it, with Retry-After where coming back helps."""
     assert isinstance(error, ServeError)  # noqa: S101 - registered for this class alone
+    if isinstance(error, InternalError):
+        log.error("a request failed: %s", error.detail)
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return JSONResponse(error.problem(), error.status, headers, PROBLEM)
 
@@ -92,8 +96,8 @@ class Accounting:
     It also answers HEAD as GET, and tells a client whose body was not waited for that the connection ends.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, access_log: bool = False) -> None:
+        self.app, self.metrics, self.access_log = app, metrics, access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan, which passes through."""
@@ -104,6 +108,7 @@ class Accounting:
         state = scope.setdefault("state", {})
         unread = state.pop(UNREAD, bool)
         request_id = state["request_id"] = _request_id(scope)
+        logs.request_id.set(request_id)  # uvicorn runs every request in a task, and so a context, of its own
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # a copy: the server knows by its own to send no body
 
@@ -122,6 +127,15 @@ class Accounting:
             route = getattr(scope.get("route"), "path", "unmatched")
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            if self.access_log:
+                _log_access(scope, status, time.perf_counter() - started)
+
+
+def _log_access(scope: Scope, status: int, seconds: float) -> None:
+    path = scope["raw_path"][:MOST_PATH].decode("ascii", "backslashreplace")
+    client = scope["client"][0] if scope["client"] else "-"
+    more = logs.fields(status=status, ms=round(seconds * 1e3, 3), client=client)
+    access.info("%s %s", scope["method"], path, extra=more)
 
 
 def _request_id(scope: Scope) -> str:

@@ -11,12 +11,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from types import FrameType
 from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
+from server import logs
 from server.app import create_app
 from server.connection import Connection
 from server.listening import addresses, bound, listen
@@ -60,9 +62,11 @@ class Server(uvicorn.Server):
             # Not by way of the event loop: it would tell of every request that is cut off, and wait for the batch.
             os._exit(0)
         self.service.draining = True
+        log.info("told to stop: not ready, still serving for %g s", self.service.settings.drain_delay_s)
         asyncio.get_running_loop().call_later(self.service.settings.drain_delay_s, self._refuse)
 
     def _refuse(self) -> None:
+        log.info("refusing new requests, finishing %d", len(self.server_state.tasks))
         self.service.refusing = self.should_exit = True
 
 
@@ -71,12 +75,15 @@ class Serve(Settings):
 
     def cli_cmd(self) -> None:
         """Serve until told to stop; returns when everything in flight is answered."""
+        logs.configure(self.log_format)
+        log.info("stitchserve %s", version("stitchserve"))
         _allow_open_files(self.max_connections + OTHER_FILES)
         with bound(self.host, self.port) as sockets:
             app = create_app(self)
             gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
             listen(sockets)
             Server(configuration(app, self), app.state.service).run(sockets)
+        log.info("stopped")
 
 
 def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -87,7 +94,8 @@ def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
         http=cast(type[asyncio.Protocol], protocol),  # all that is asked of it is to be called
         ws="none",
         lifespan="on",
-        access_log=False,
+        access_log=False,  # ours has no queries
+        log_config=None,
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )

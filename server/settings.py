@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     drain_delay_s: float = Field(0.0, ge=0, description="how long to go on serving after SIGTERM, not ready")
     drain_timeout_s: float = Field(30.0, gt=0, description="longest wait for requests in flight at the end")
     profile_s: float = Field(20.0, gt=0, description="longest profiling at start, on a device without a latency table")
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or an object a line")
+    access_log: bool = Field(False, description="log every request: method, path, status, time")
     cache: Path = Field(default_factory=default_cache, description="folder that keeps measured latencies")
 
     @field_validator("port", mode="before")

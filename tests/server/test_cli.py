@@ -81,6 +81,8 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(started: Process, sample
         client.sendall(sample[100:])
         assert client.recv(10_000).startswith(b"HTTP/1.1 200 ")
     assert started.process.wait(60) == 0
+    said = re.findall("told to stop|refusing new requests, finishing 1|stopped", started.log.read_text())
+    assert said == ["told to stop", "refusing new requests, finishing 1", "stopped"]
 
 
 @pytest.mark.parametrize("started", [("--drain-delay-s", "5")], indirect=True)
