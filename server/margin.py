@@ -10,6 +10,8 @@ CORRECTION = 0.002
 """How fast the quantile asked for follows the misses seen (Gibbs and Candes 2021, gamma)."""
 AVERAGE = 0.01
 LARGEST = 4.0
+LESS = 0.8
+"""How much less another shape must need than one in proportion, which is the safest for long batches."""
 SHAPED_BY = 0.05
 """The quantile by which shapes are compared: further out single errors would decide."""
 SHARES = np.linspace(1.0, 0.0, 5)[:, None]
@@ -49,7 +51,8 @@ class Margin:
         mean = expected.mean()
         typical = mean + SHARES * (expected - mean)  # on average the same for every share
         scores = np.sort(errors / typical, axis=1)
-        best = scores[:, self._place(SHAPED_BY)].argmin()
+        bounds = scores[:, self._place(SHAPED_BY)]
+        best = bounds.argmin() if bounds.min() < LESS * bounds[0] else 0
         bound = scores[best, self._place(self._level)]
         # Not below 0: while what is expected moves down, errors of before say nothing of what may exceed it now.
         times, share = max(0.0, float(bound)), float(SHARES[best, 0])
