@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import control, routes
 from server.connection import UNREAD
+from server.docs import add_docs
 from server.errors import InternalError, ServeError
 from server.metrics import Metrics
 from server.service import Service, build
@@ -46,10 +47,13 @@ def application(service: Service) -> FastAPI:
         version=version("stitchserve"),
         description="Serves stitchable neural networks: every request gets the network that its budget allows.",
         lifespan=life,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(control.router)
+    add_docs(app)
     app.add_middleware(Accounting, metrics=service.metrics)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
