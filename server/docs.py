@@ -1,4 +1,4 @@
-"""`GET /docs`: what /openapi.json says, shown by Swagger UI, all of it from this server: it works without the internet."""
+"""`GET /docs`: what /openapi.json says, shown by Swagger UI, all of it from this server: no internet is needed."""
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse, Response

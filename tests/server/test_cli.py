@@ -185,6 +185,8 @@ def free_port(monkeypatch: pytest.MonkeyPatch) -> None:
         (("serve", "--family", "deit_ti_s_b"), "no weights ship with .* `stitchserve pull deit_ti_s_b`"),
         (("serve", "--family", "nowhere.toml"), "nowhere/family.json: no such file; `stitchserve build`"),
         (("serve", "--device", "potato"), "potato"),
+        (("serve", "--device", "potato", "--policy", "foo"), "policy: 'foo' is none of pace, .* or fixed:<stitch>"),
+        (("serve", "--device", "potato", "--policy", "fixed:999"), "policy: digits has no stitch 999: ids go from 0"),
         (("train", "--family", "digits"), "--data"),
         (("evaluate", "--data", "digits"), "--table"),
         (("stitches", "--plot", "out.txt"), r"\.png"),
