@@ -19,6 +19,7 @@ from server.connection import UNREAD
 from server.docs import add_docs
 from server.errors import InternalError, ServeError
 from server.metrics import Metrics
+from server.openapi import define_problems
 from server.service import Service, build
 from server.settings import Settings
 
@@ -54,6 +55,7 @@ def application(service: Service) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(control.router)
     add_docs(app)
+    define_problems(app)
     app.add_middleware(Accounting, metrics=service.metrics)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
@@ -87,7 +89,8 @@ async def on_invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def on_failure(_: Request, error: Exception) -> JSONResponse:
     """Whatever else went wrong: told to the log, not to the caller."""
-    return JSONResponse(InternalError(str(error)).problem(), 500, media_type=PROBLEM)
+    headers = {"Connection": "close"}  # which uvicorn does, saying nothing
+    return JSONResponse(InternalError(str(error)).problem(), 500, headers, PROBLEM)
 
 
 class Accounting:

@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Depends, Request, Response
 
 from server import budget as budgets
 from server.answering import answer_image, asked, decode_turns, floored, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
-from server.engine import MOST_CLASSES
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
 from server.metrics import CONTENT_TYPE
-from server.openapi import FORM_OF_IMAGES, IMAGE_BODY, REFUSALS
+from server.openapi import ANYWHERE, FORM_OF_IMAGES, IMAGE_BODY, refusals
+from server.parameters import Asked, OnInfeasible, TopK, only
 from server.schemas import (
     Classification,
     Classifications,
@@ -30,30 +29,12 @@ from server.tenants import Tenant, key_in
 
 Result = TypeVar("Result")
 
-PARAMETERS = ("budget", "max_flops", "deadline_ms", "min_top1", "stitch", "top_k", "on_infeasible")
-
-router = APIRouter()
+router = APIRouter(responses=ANYWHERE)
 
 
 async def service(request: Request) -> Service:
     """The running service."""
     return request.app.state.service  # type: ignore[no-any-return]
-
-
-async def asked_budget(  # noqa: PLR0917 - FastAPI passes them by name
-    request: Request,
-    budget: Annotated[list[str] | None, Query(description=budgets.GRAMMAR, examples=[["2GFLOPs"]])] = None,
-    max_flops: Annotated[str | None, Query(description="FLOPs cap, a plain number")] = None,
-    deadline_ms: Annotated[str | None, Query(description="deadline in ms for the whole request")] = None,
-    min_top1: Annotated[str | None, Query(description="least top-1 in percent")] = None,
-    stitch: Annotated[str | None, Query(description="pin one stitch id")] = None,
-) -> Budget:
-    """The budget in the query; refuses what is no parameter, most likely a misspelt one."""
-    for name in request.query_params:
-        if name not in PARAMETERS:
-            reason = f"there is no such parameter; there are {', '.join(PARAMETERS)}"
-            raise RequestValidationError([{"loc": ("query", name[:40]), "msg": reason, "type": "extra_forbidden"}])
-    return budgets.parse(budget or (), max_flops=max_flops, deadline_ms=deadline_ms, min_top1=min_top1, stitch=stitch)
 
 
 async def tenant_of(request: Request) -> Tenant:
@@ -63,14 +44,14 @@ async def tenant_of(request: Request) -> Tenant:
 
 Serving = Annotated[Service, Depends(service)]
 Whose = Annotated[Tenant, Depends(tenant_of)]
-Asked = Annotated[Budget, Depends(asked_budget)]
-TopK = Annotated[int, Query(ge=1, le=MOST_CLASSES, description="how many classes")]
-OnInfeasible = Annotated[
-    Literal["reject", "nearest"], Query(description="when no stitch can meet the budget: refuse, or take the nearest")
-]
 
 
-@router.post("/classify", responses=REFUSALS, openapi_extra=IMAGE_BODY, summary="Classify one image within a budget")
+@router.post(
+    "/classify",
+    responses=refusals(401, 413, 415, 422, 504),
+    openapi_extra=IMAGE_BODY,
+    summary="Classify one image within a budget",
+)
 async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
     response: Response,
@@ -98,7 +79,10 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 
 
 @router.post(
-    "/classify/batch", responses=REFUSALS, openapi_extra=FORM_OF_IMAGES, summary="Classify several images at once"
+    "/classify/batch",
+    responses=refusals(401, 413, 415, 422),
+    openapi_extra=FORM_OF_IMAGES,
+    summary="Classify several images at once",
 )
 async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
@@ -172,7 +156,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-@router.get("/explain", responses={422: REFUSALS[422]}, summary="Which stitch a budget would get now")
+@router.get("/explain", responses=refusals(401, 422), summary="Which stitch a budget would get now")
 async def explain(
     serving: Serving, budget: Asked, tenant: Whose, on_infeasible: OnInfeasible = "reject"
 ) -> Explanation:
@@ -187,13 +171,13 @@ async def explain(
     )
 
 
-@router.get("/stitches", summary="The lookup table")
+@router.get("/stitches", dependencies=[Depends(only("frontier"))], responses=refusals(422), summary="The lookup table")
 async def stitches(serving: Serving, frontier: bool = False) -> Stitches:
     """Every stitch with its route, FLOPs, parameters, top-1 and latency on this device."""
     return listed(serving.table, frontier, serving.engine.device_slug)
 
 
-@router.get("/status", summary="What the server is doing")
+@router.get("/status", dependencies=[Depends(only())], responses=refusals(422), summary="What the server is doing")
 async def status(serving: Serving) -> Status:
     """Load, headroom, drift, queue and the current level."""
     controller, load = serving.controller, serving.monitor.load
@@ -217,14 +201,14 @@ async def status(serving: Serving) -> Status:
     )
 
 
-@router.get("/livez", responses={503: REFUSALS[503]}, summary="Whether the server is alive")
+@router.get("/livez", summary="Whether the server is alive")
 async def livez(serving: Serving) -> dict[str, str]:
     """503 when only a restart helps: a batch hangs, or the loop that runs them has died."""
     _refuse_if_unhealthy(serving)
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: REFUSALS[503]}, summary="Whether requests are welcome")
+@router.get("/readyz", summary="Whether requests are welcome")
 async def readyz(serving: Serving) -> dict[str, str]:
     """200 once warm, 503 from the moment the server is told to stop, and while no batch can be run."""
     if serving.draining:
