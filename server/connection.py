@@ -7,6 +7,7 @@ without end, never read, or go on sending what was refused, and so keep connecti
 import asyncio
 import json
 import weakref
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NoReturn, cast
 
@@ -57,6 +58,7 @@ class Connection(HttpToolsProtocol):
 
     A request's head may take `patience` seconds to arrive, an answer as long to be taken. Where a request is answered
     before all of its body has come, the connection ends: what is still sent is not read, but thrown away for a moment.
+    `on_refusal` is told the status of each answer that the connection gives in the app's place.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class Connection(HttpToolsProtocol):
         *,
         most: int,
         patience: float,
+        on_refusal: Callable[[int], object] = lambda _: None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._most, self._patience = most, patience
+        self._most, self._patience, self._on_refusal = most, patience, on_refusal
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._in_head = self._leaving = False
@@ -82,7 +85,7 @@ class Connection(HttpToolsProtocol):
         """A client has come; where there is no room for it, it is told so and sent away."""
         super().connection_made(transport)
         if len(self.connections) > self._most:
-            self.transport.write(self._response(503, f"{self._most} connections are open; come back later"))
+            self._say(503, f"{self._most} connections are open; come back later")
             self.transport.close()
         else:
             self._expect_head()
@@ -236,10 +239,11 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             return
         self.logger.info("Request refused: %s", detail)
-        self.write(self._response(status, detail))
+        self._say(status, detail)
         self._linger()
 
-    def _response(self, status: int, detail: str) -> bytes:
+    def _say(self, status: int, detail: str) -> None:
+        self._on_refusal(status)
         title = HTTPStatus(status).phrase
         body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
         headers = [
@@ -251,7 +255,7 @@ class Connection(HttpToolsProtocol):
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers.append((b"retry-after", b"1"))
         lines = [f"HTTP/1.1 {status} {title}".encode(), *(name + b": " + value for name, value in headers)]
-        return b"\r\n".join([*lines, b"", body])
+        self.write(b"\r\n".join([*lines, b"", body]))
 
     def _linger(self) -> None:
         """End the connection for the client now and for us soon: a reset under its hands could cost it the answer."""

@@ -121,9 +121,10 @@ class Controller:
         for entry in chosen.entries:
             counts[entry.stitch] = counts.get(entry.stitch, 0) + 1
         predicted = self.costs.batch(counts)
-        slack = max(0.0, waiting[chosen.doomed].deadline - now) * 1e3
-        queued = len(waiting) - chosen.doomed
-        time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left"
+        first, queued = waiting[chosen.doomed], len(waiting) - chosen.doomed
+        slack, own = max(0.0, first.deadline - now) * 1e3, first.allowed.budget.deadline
+        whole = f"the SLO of {self.slo * 1e3:g} ms" if own is None else f"the deadline of {own * 1e3:g} ms"
+        time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left of {whole}"
         expected = predicted * self.drift.center / left
         return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
 

@@ -81,7 +81,12 @@ class Serve(Settings):
 
 def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the application."""
-    protocol = partial(Connection, most=settings.max_connections, patience=settings.header_timeout_s)
+    protocol = partial(
+        Connection,
+        most=settings.max_connections,
+        patience=settings.header_timeout_s,
+        on_refusal=app.state.service.metrics.count_refusal,
+    )
     return uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], protocol),  # all that is asked of it is to be called
