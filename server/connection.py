@@ -25,6 +25,7 @@ MOST_HEADERS = 100
 MOST_PIPELINED = 32  # requests sent before the first is answered
 SPARE_CHUNKS, BYTES_PER_CHUNK = 1000, 64  # all but the spare chunks of a body have this many bytes on average
 LINGER = 2.0  # seconds, and
+GRACE = 0.5  # seconds that a stopping server still waits for a request on a connection
 MOST_DISCARDED = 16 * 1024 * 1024  # bytes that a refused client may go on sending before it is cut off
 
 _Refusal = tuple[int, str]
@@ -76,7 +77,7 @@ class Connection(HttpToolsProtocol):
         self._most, self._patience, self._on_refusal = most, patience, on_refusal
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._leaving = False
+        self._in_head = self._leaving = self._stopping = False
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
         self._outlet = cast(asyncio.Transport, _Outlet(self))
@@ -168,6 +169,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         cycle = self.cycle
         cycle.transport = self._outlet
+        cycle.keep_alive = cycle.keep_alive and not self._stopping
         cycle.scope["state"][UNREAD] = lambda: cycle.more_body
         if len(self.pipeline) > MOST_PIPELINED:
             self._fail(_PIPELINED)
@@ -187,6 +189,15 @@ class Connection(HttpToolsProtocol):
         """The request has come."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """The server stops: what was asked is answered, and so is what is on its way, since a reset may meet it."""
+        if self._answering():
+            super().shutdown()
+        elif not self._leaving and not self._stopping:
+            self._stopping = True
+            _stop(self._head_timer)
+            self._head_timer = self.loop.call_later(GRACE, self._on_slow_head)
 
     def pause_writing(self) -> None:
         """The client does not take what it asked for."""
