@@ -7,10 +7,11 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 
 from server import budget as budgets
-from server.answering import answer_image, asked, decode_turns, floored, time_limit
+from server.answering import ImageAsked, answer_image, answer_images, asked, floored, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
+from server.form import MOST_IMAGES
 from server.metrics import CONTENT_TYPE
 from server.openapi import ANYWHERE, FORM_OF_IMAGES, IMAGE_BODY, refusals
 from server.parameters import Asked, OnInfeasible, TopK, only
@@ -18,7 +19,6 @@ from server.schemas import (
     Classification,
     Classifications,
     Explanation,
-    Problem,
     Status,
     Stitches,
     StitchUsed,
@@ -95,42 +95,34 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     """One result per image, in order: an answer, or the problem that this image met.
 
     The query's budget is for all images. Instead, form fields named `budget`, as many as images, give each its own.
-    A form gets as many of the server's places as are free, one at least; its other images wait for these.
+    All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
     arrived = serving.clock()
     _refuse_if_stopping(serving)
     serving.limiter.check_room()
     limits = serving.settings
     with serving.bodies.hold() as body:
-        form = await read_images(request, body, limits.max_form_bytes, limits.max_bytes, limits.body_timeout_s)
+        most = min(MOST_IMAGES, limits.max_queue)
+        sizes = limits.max_form_bytes, limits.max_bytes
+        form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
-        turns = asyncio.Semaphore(max(1, min(len(form.images), serving.limiter.room)))
-        decoding = decode_turns(serving)
 
-        async def one(index: int) -> Classification | Problem:
+        def each(index: int) -> ImageAsked | ServeError:
+            image = form.images[index]
+            if isinstance(image, ServeError):
+                return image
             try:
-                image = _sound(form.images[index])
                 mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
-                request_id = f"{request.state.request_id}-{index}"
-                nearest = on_infeasible == "nearest"
+                request_id, nearest = f"{request.state.request_id}-{index}", on_infeasible == "nearest"
                 ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=nearest)
                 ask.stages.end("receive")
-                async with turns:
-                    serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
-                    with serving.limiter.admit(ask.allowed):
-                        return await answer_image(serving, image, ask, decoding)
             except ServeError as error:
-                return Problem.model_validate(error.problem())
+                return error
+            return image, ask
 
-        everything = asyncio.gather(*(one(index) for index in range(len(form.images))))
+        everything = answer_images(serving, [each(index) for index in range(len(form.images))])
         return Classifications(results=await _unless_gone(request, everything))
-
-
-def _sound(image: bytes | ServeError) -> bytes:
-    if isinstance(image, ServeError):
-        raise image
-    return image
 
 
 def _refuse_if_stopping(serving: Service) -> None:
