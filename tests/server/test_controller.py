@@ -173,6 +173,21 @@ def test_a_request_behind_the_batch_is_explained_by_its_level(controller: Contro
     assert entry.stitch == 1
 
 
+@pytest.mark.parametrize(
+    ("budgets", "reason"),
+    [
+        ([Budget()], "cheapest stitch; no time for more in the 1 ms left of the SLO of 4 ms"),
+        ([parse(["9ms"])], "cheapest stitch; no time for more in the 1 ms left of the deadline of 9 ms"),
+        ([parse(["9ms"]), Budget()], "cheapest stitch; no time for more in 1 ms shared by 2 waiting"),
+    ],
+)
+def test_the_reason_tells_what_the_time_was_up_to(budgets: Sequence[Budget], reason: str) -> None:
+    controller = made(slo=4 * MS)
+    queue = waiting(controller, budgets, 1.2 * MS)
+    plan = controller.plan(queue, 0.0)
+    assert plan.why(queue[0].allowed, plan.entries[0]) == reason
+
+
 def test_policies_are_changed_by_name(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 2, 100 * MS)
     for policy, stitch in (("cheapest", 0), ("fixed:1", 1), ("max-accuracy", 3), ("periodic", 0), ("pace", 3)):
