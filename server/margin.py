@@ -35,14 +35,18 @@ class Margin:
         self._level = miss_probability or 0.0
         self._seen: deque[tuple[float, float]] = deque(maxlen=WINDOW)
 
+    def beyond(self, expected: float) -> float:
+        """The seconds to add to the expected ones."""
+        return self.pad + self.slope * expected
+
     def observe(self, expected: float, seconds: float) -> None:
         """Learn from a batch that took `seconds`."""
         if not self.miss_probability:
             return
-        missed = seconds - expected > self.pad + self.slope * expected
+        missed = seconds - expected > self.beyond(expected)
         self.missed += AVERAGE * (missed - self.missed)
         self._level += CORRECTION * (self.miss_probability - missed)
-        most = LARGEST * (expected * (1 + self.slope) + self.pad)  # one that stalled says little about the next
+        most = LARGEST * (expected + self.beyond(expected))  # one that stalled says little about the next
         self._seen.append((expected, min(seconds, most) - expected))
         self._fit()
 

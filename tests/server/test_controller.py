@@ -97,6 +97,16 @@ def test_in_overload_those_who_cannot_be_in_time_make_room_for_those_who_can(con
     assert [entry.stitch for entry in plan.entries] == [0] * 6
 
 
+def test_in_overload_those_who_might_be_late_make_room_for_those_who_surely_are_not(controller: Controller) -> None:
+    queue = waiting(controller, [Budget()] * 40, *[2.5 * MS] * 4, *[8.5 * MS] * 6, *[12 * MS] * 30)
+    sure = controller.plan(queue, 0.0)
+    assert sure.doomed == 4
+    controller.drift.margin.pad = 2 * MS
+    unsure = controller.plan(queue, 0.0)
+    assert unsure.doomed == 10
+    assert len(unsure.entries) >= len(sure.entries)
+
+
 def test_why_a_batch_holds_no_more_is_said(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 9, 500 * MS)
     assert controller.plan(queue, 0.0).reason == "full"
