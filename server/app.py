@@ -1,5 +1,6 @@
 """The application: one service, its routes, its errors and its life."""
 
+import asyncio
 import logging
 import re
 import time
@@ -16,8 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import control, logs, routes
 from server.connection import UNREAD
-from server.errors import InternalError, ServeError
+from server.docs import add_docs
+from server.errors import Draining, InternalError, ServeError
 from server.metrics import Metrics
+from server.openapi import define_problems
 from server.service import Service, build
 from server.settings import Settings
 
@@ -48,10 +51,14 @@ def application(service: Service) -> FastAPI:
         version=version("stitchserve"),
         description="Serves stitchable neural networks: every request gets the network that its budget allows.",
         lifespan=life,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(control.router)
+    add_docs(app)
+    define_problems(app)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
@@ -65,6 +72,10 @@ async def on_refusal(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServeError)  # noqa: S101 - registered for this class alone
     if isinstance(error, InternalError):
         log.error("a request failed: %s", error.detail)
+    return _refusal(error)
+
+
+def _refusal(error: ServeError) -> JSONResponse:
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return JSONResponse(error.problem(), error.status, headers, PROBLEM)
 
@@ -87,7 +98,8 @@ async def on_invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def on_failure(_: Request, error: Exception) -> JSONResponse:
     """Whatever else went wrong: told to the log, not to the caller."""
-    return JSONResponse(InternalError(str(error)).problem(), 500, media_type=PROBLEM)
+    headers = {"Connection": "close"}  # which uvicorn does, saying nothing
+    return JSONResponse(InternalError(str(error)).problem(), 500, headers, PROBLEM)
 
 
 class Accounting:
@@ -104,12 +116,13 @@ class Accounting:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 0
         state = scope.setdefault("state", {})
         unread = state.pop(UNREAD, bool)
         request_id = state["request_id"] = _request_id(scope)
         logs.request_id.set(request_id)  # uvicorn runs every request in a task, and so a context, of its own
-        if scope["method"] == "HEAD":
+        method = scope["method"]
+        if method == "HEAD":
             scope = {**scope, "method": "GET"}  # a copy: the server knows by its own to send no body
 
         async def tell(message: Message) -> None:
@@ -123,19 +136,22 @@ class Accounting:
 
         try:
             await self.app(scope, receive, tell)
+        except asyncio.CancelledError:  # the server's time to finish is over
+            if not status:
+                await _refusal(Draining("the server stopped before it could answer"))(scope, receive, tell)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.requests.labels(route, str(status or 500)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
             if self.access_log:
-                _log_access(scope, status, time.perf_counter() - started)
+                _log_access(scope, method, status or 500, time.perf_counter() - started)
 
 
-def _log_access(scope: Scope, status: int, seconds: float) -> None:
+def _log_access(scope: Scope, method: str, status: int, seconds: float) -> None:
     path = scope["raw_path"][:MOST_PATH].decode("ascii", "backslashreplace")
     client = scope["client"][0] if scope["client"] else "-"
     more = logs.fields(status=status, ms=round(seconds * 1e3, 3), client=client)
-    access.info("%s %s", scope["method"], path, extra=more)
+    access.info("%s %s", method, path, extra=more)
 
 
 def _request_id(scope: Scope) -> str:
