@@ -43,7 +43,7 @@ def configured(name: str, folder: Path, port: int, metrics_port: int, replicas: 
     text = (DEPLOY / FILES[name]).read_text(encoding="utf-8")
     changes = {f"replica{number}:8000": f"127.0.0.1:{each}" for number, each in enumerate(replicas, 1)}
     changes |= {"bind :8080": f"bind 127.0.0.1:{port}", "bind :8404": f"bind 127.0.0.1:{metrics_port}"}
-    changes |= {"listen 8080": f"listen 127.0.0.1:{port}", "/tmp/nginx": f"{folder}/nginx"}  # noqa: S108 - replaced
+    changes |= {"listen 8080": f"listen 127.0.0.1:{port}", "/tmp/nginx": f"{folder}/nginx"}
     for old, new in changes.items():
         text = text.replace(old, new)
     path = folder / FILES[name]
