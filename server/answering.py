@@ -1,17 +1,19 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lookup_tables.table import LookupTable
 from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
 from server.engine import Image, Ranking
-from server.errors import DeadlinePassed
+from server.errors import DeadlinePassed, ServeError
 from server.images import decode
-from server.schemas import BudgetUsed, Classification, Prediction, StitchUsed, Timing, percent
+from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
 from server.service import Service
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant
@@ -27,6 +29,9 @@ class Asked:
     top_k: int
     request_id: str
     stages: Stages
+
+
+ImageAsked = tuple[bytes, Asked]
 
 
 def asked(
@@ -95,6 +100,34 @@ async def answer_image(
         model=serving.table.family.name,
         request_id=ask.request_id,
     )
+
+
+async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeError]) -> list[Classification | Problem]:
+    """The answers to the images of one form, in order, or the problem of each; what cannot be asked has its already.
+
+    All others are let in together. Raises Overloaded where one of them cannot be.
+    """
+    turns = decode_turns(serving)
+    with ExitStack() as form:
+        places = [form.enter_context(ExitStack()) for _ in images]  # each left when its image has its answer
+        for place, image in zip(places, images, strict=True):
+            if not isinstance(image, ServeError):
+                _, ask = image
+                serving.check(ask.allowed, ask.stages.deadline - serving.clock())
+                place.enter_context(serving.limiter.admit(ask.allowed))
+        return await asyncio.gather(*map(partial(_one, serving, turns), places, images))
+
+
+async def _one(
+    serving: Service, turns: asyncio.Semaphore, place: ExitStack, image: ImageAsked | ServeError
+) -> Classification | Problem:
+    try:
+        if isinstance(image, ServeError):
+            raise image
+        with place:
+            return await answer_image(serving, *image, turns)
+    except ServeError as error:
+        return Problem.model_validate(error.problem())
 
 
 def _decode(serving: Service, body: bytes, stages: Stages) -> Image:

@@ -1,5 +1,6 @@
 """The application: one service, its routes, its errors and its life."""
 
+import asyncio
 import logging
 import re
 import time
@@ -16,8 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import control, routes
 from server.connection import UNREAD
-from server.errors import InternalError, ServeError
+from server.docs import add_docs
+from server.errors import Draining, InternalError, ServeError
 from server.metrics import Metrics
+from server.openapi import define_problems
 from server.service import Service, build
 from server.settings import Settings
 
@@ -46,10 +49,14 @@ def application(service: Service) -> FastAPI:
         version=version("stitchserve"),
         description="Serves stitchable neural networks: every request gets the network that its budget allows.",
         lifespan=life,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(control.router)
+    add_docs(app)
+    define_problems(app)
     app.add_middleware(Accounting, metrics=service.metrics)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
@@ -61,6 +68,10 @@ def application(service: Service) -> FastAPI:
 async def on_refusal(_: Request, error: Exception) -> JSONResponse:
     """A refusal as RFC 9457 has it, with Retry-After where coming back helps."""
     assert isinstance(error, ServeError)  # noqa: S101 - registered for this class alone
+    return _refusal(error)
+
+
+def _refusal(error: ServeError) -> JSONResponse:
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return JSONResponse(error.problem(), error.status, headers, PROBLEM)
 
@@ -83,7 +94,8 @@ async def on_invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def on_failure(_: Request, error: Exception) -> JSONResponse:
     """Whatever else went wrong: told to the log, not to the caller."""
-    return JSONResponse(InternalError(str(error)).problem(), 500, media_type=PROBLEM)
+    headers = {"Connection": "close"}  # which uvicorn does, saying nothing
+    return JSONResponse(InternalError(str(error)).problem(), 500, headers, PROBLEM)
 
 
 class Accounting:
@@ -100,7 +112,7 @@ class Accounting:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 0
         state = scope.setdefault("state", {})
         unread = state.pop(UNREAD, bool)
         request_id = state["request_id"] = _request_id(scope)
@@ -118,9 +130,12 @@ class Accounting:
 
         try:
             await self.app(scope, receive, tell)
+        except asyncio.CancelledError:  # the server's time to finish is over
+            if not status:
+                await _refusal(Draining("the server stopped before it could answer"))(scope, receive, tell)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.requests.labels(route, str(status or 500)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
 

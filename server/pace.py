@@ -62,7 +62,7 @@ class Pace:
         rows = largest(most, lambda rows: in_time(rows) >= rows)
         if not rows:
             return queued - 1, 1, DRAINED
-        doomed = queued - in_time(rows)
+        doomed = queued - max(rows, view.surely_in_time(self._costs.least(rows) * above))
         return doomed, rows, why(rows, queued - doomed - rows, self._costs, "deadline")
 
     def _above(self, view: View) -> float:

@@ -36,6 +36,10 @@ class View(NamedTuple):
         """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""
         return len(self.waiting) - self.waiting.due_before(self.now + seconds / self.likely)
 
+    def surely_in_time(self, seconds: float) -> int:
+        """The same, to promise on."""
+        return len(self.waiting) - self.waiting.due_before(self.now + self.pad + seconds / self.safe)
+
 
 class Decision(NamedTuple):
     """One batch: after `doomed` requests, which cannot be answered in time any more, the next `entries` are run.
