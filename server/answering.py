@@ -1,7 +1,8 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from lookup_tables.table import LookupTable
@@ -9,7 +10,7 @@ from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
 from server.engine import Image, Ranking
-from server.errors import DeadlinePassed
+from server.errors import DeadlinePassed, Overloaded
 from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, StitchUsed, Timing, percent
 from server.service import Service
@@ -63,6 +64,16 @@ def time_limit(serving: Service, budget: Budget) -> float:
 def decode_turns(serving: Service) -> asyncio.Semaphore:
     """For the images of one form: they hold half of the threads that decode at most, the others are for others."""
     return asyncio.Semaphore(max(1, serving.settings.decode_threads // 2))
+
+
+@contextmanager
+def refusals_counted(serving: Service) -> Iterator[None]:
+    """Counts the one image that this block is about, where it is refused for load."""
+    try:
+        yield
+    except (DeadlinePassed, Overloaded) as error:
+        serving.metrics.refuse(error)
+        raise
 
 
 async def answer_image(

@@ -148,7 +148,7 @@ class Batcher(Generic[Image, Result]):
         for request in self.queue.take(plan.doomed):
             drain = self._controller.drain_seconds(self.queue.floor, headroom)
             detail = "the load is too much to keep the deadline even with the cheapest stitch; come back later"
-            request.refuse(Overloaded(detail, retry_after=drain))
+            request.refuse(Overloaded(detail, retry_after=drain, stage="queue"))
         batch = self.queue.take(len(plan.entries))
         try:
             await self._answer(batch, plan, started)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from server import budget as budgets
-from server.answering import answer_image, asked, decode_turns, floored, time_limit
+from server.answering import answer_image, asked, decode_turns, floored, refusals_counted, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
 from server.engine import MOST_CLASSES
@@ -85,8 +85,8 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     _refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
-    serving.check(ask.allowed, time_limit(serving, budget))
-    with serving.bodies.hold() as body:
+    with refusals_counted(serving), serving.bodies.hold() as body:
+        serving.check(ask.allowed, time_limit(serving, budget))
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
         serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
@@ -124,18 +124,21 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
         turns = asyncio.Semaphore(max(1, min(len(form.images), serving.limiter.room)))
         decoding = decode_turns(serving)
 
+        async def answered(index: int) -> Classification:
+            image = _sound(form.images[index])
+            mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
+            request_id = f"{request.state.request_id}-{index}"
+            ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=on_infeasible == "nearest")
+            ask.stages.end("receive")
+            async with turns:
+                serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
+                with serving.limiter.admit(ask.allowed):
+                    return await answer_image(serving, image, ask, decoding)
+
         async def one(index: int) -> Classification | Problem:
             try:
-                image = _sound(form.images[index])
-                mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
-                request_id = f"{request.state.request_id}-{index}"
-                nearest = on_infeasible == "nearest"
-                ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=nearest)
-                ask.stages.end("receive")
-                async with turns:
-                    serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
-                    with serving.limiter.admit(ask.allowed):
-                        return await answer_image(serving, image, ask, decoding)
+                with refusals_counted(serving):
+                    return await answered(index)
             except ServeError as error:
                 return Problem.model_validate(error.problem())
 

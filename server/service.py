@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -153,14 +152,17 @@ class Service:
         drift = self.controller.drift
         gauge("drift_ratio", "Observed over profiled latency", lambda: drift.center)
         gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: drift.upper)
-        gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
+        gauge(
+            "promised_miss_ratio", "Share of batches that may take longer than planned", lambda: drift.miss_probability
+        )
         gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: drift.missed)
         gauge("predicted_drain_seconds", "Until all inside could be answered", self._drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
         gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
-
-    def _promised(self) -> float:
-        return self.controller.drift.miss_probability or math.nan
+        self.metrics.show_load(lambda: self.monitor.load, self.settings.min_memory_bytes)
+        self.metrics.show_mixed(self.engine.mixed)
+        if staged := self.engine.staged:
+            self.metrics.show_staged(staged.graphs, staged.buckets)
 
     def _drain(self) -> float:
         waiting = self.limiter.floor - self.batcher.running_floor
