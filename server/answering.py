@@ -1,8 +1,8 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
 from server.engine import Image, Ranking
-from server.errors import DeadlinePassed, ServeError
+from server.errors import DeadlinePassed, Overloaded, ServeError
 from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
 from server.service import Service
@@ -70,6 +70,16 @@ def decode_turns(serving: Service) -> asyncio.Semaphore:
     return asyncio.Semaphore(max(1, serving.settings.decode_threads // 2))
 
 
+@contextmanager
+def refusals_counted(serving: Service) -> Iterator[None]:
+    """Counts the one image that this block is about, where it is refused for load."""
+    try:
+        yield
+    except (DeadlinePassed, Overloaded) as error:
+        serving.metrics.refuse(error)
+        raise
+
+
 async def answer_image(
     serving: Service, body: bytes, ask: Asked, turns: asyncio.Semaphore | None = None
 ) -> Classification:
@@ -124,7 +134,7 @@ async def _one(
     try:
         if isinstance(image, ServeError):
             raise image
-        with place:
+        with refusals_counted(serving), place:
             return await answer_image(serving, *image, turns)
     except ServeError as error:
         return Problem.model_validate(error.problem())

@@ -22,6 +22,8 @@ ServeError
 
 # ruff: noqa: N818 - a class is named after what went wrong, the way the contract does; the base says it is an error
 
+from typing import Literal
+
 
 class ServeError(Exception):
     """A refusal: `detail` for people, `extra` for programs, `retry_after` in seconds where coming back helps."""
@@ -166,10 +168,25 @@ class Unavailable(ServeError):
 
 
 class Overloaded(Unavailable):
-    """The load is more than even the cheapest stitch within the budget can carry."""
+    """The load is more than even the cheapest stitch within the budget can carry, or than there is room for.
+
+    `reason`: full, the places; memory; bodies, the room for them; doomed, to be late even at the cheapest stitch.
+    """
 
     title = "Overloaded"
     type = "/problems/overloaded"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after: float = 1.0,
+        reason: Literal["full", "memory", "bodies", "doomed"] = "doomed",
+        stage: Literal["arrival", "receive", "queue"] = "arrival",
+        **extra: object,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after, **extra)
+        self.reason, self.stage = reason, stage
 
 
 class Draining(Unavailable):
@@ -180,8 +197,13 @@ class Draining(Unavailable):
 
 
 class DeadlinePassed(ServeError):
-    """The deadline passed before the image could be run."""
+    """The deadline passed before the image could be run; most of the time went in `stage`."""
 
     status = 504
     title = "Deadline passed"
     type = "/problems/deadline-passed"
+    reason = "late"
+
+    def __init__(self, detail: str, *, stage: str = "queue", **extra: object) -> None:
+        super().__init__(detail, retry_after=None, stage=stage, **extra)
+        self.stage = stage

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 
 from server import budget as budgets
-from server.answering import ImageAsked, answer_image, answer_images, asked, floored, time_limit
+from server.answering import ImageAsked, answer_image, answer_images, asked, floored, refusals_counted, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
@@ -66,8 +66,8 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     _refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
-    serving.check(ask.allowed, time_limit(serving, budget))
-    with serving.bodies.hold() as body:
+    with refusals_counted(serving), serving.bodies.hold() as body:
+        serving.check(ask.allowed, time_limit(serving, budget))
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
         serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
@@ -99,9 +99,9 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     """
     arrived = serving.clock()
     _refuse_if_stopping(serving)
-    serving.limiter.check_room()
     limits = serving.settings
-    with serving.bodies.hold() as body:
+    with refusals_counted(serving), serving.bodies.hold() as body:
+        serving.limiter.check_room()
         most = min(MOST_IMAGES, limits.max_queue)
         sizes = limits.max_form_bytes, limits.max_bytes
         form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
