@@ -132,9 +132,9 @@ async def _one(
     serving: Service, turns: asyncio.Semaphore, place: ExitStack, image: ImageAsked | ServeError
 ) -> Classification | Problem:
     try:
-        if isinstance(image, ServeError):
-            raise image
         with refusals_counted(serving), place:
+            if isinstance(image, ServeError):
+                raise image
             return await answer_image(serving, *image, turns)
     except ServeError as error:
         return Problem.model_validate(error.problem())
