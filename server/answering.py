@@ -1,8 +1,10 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lookup_tables.table import LookupTable
 from server.allowance import Allowed
@@ -73,23 +75,18 @@ async def answer_image(
     Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
     cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
     """
-    stages = ask.stages
-    async with turns or nullcontext():
-        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, serving, body, stages)
-    answer = await _run(serving, image, ask)
-    total = serving.clock() - stages.arrived
-    queue = stages.seconds["decode_wait"] + answer.queue
-    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
-    _count(serving, answer, seconds, in_time=total <= stages.limit)
+    read = partial(decode, body, serving.table.family.preprocessing, serving.limits)
+    answer, seconds = await run_image(serving, read, ask, turns)
+    limit, total = ask.stages.limit, seconds["total"]
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
         stitch=StitchUsed.of(answer.entry),
         reason=answer.reason,
         budget=BudgetUsed(
             max_flops=ask.budget.max_flops,
-            deadline_ms=stages.limit * 1e3,
+            deadline_ms=limit * 1e3,
             min_top1=percent(ask.budget.min_top1),
-            met=total <= stages.limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
+            met=total <= limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
         ),
         timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
         model=serving.table.family.name,
@@ -97,9 +94,27 @@ async def answer_image(
     )
 
 
-def _decode(serving: Service, body: bytes, stages: Stages) -> Image:
+async def run_image(
+    serving: Service, read: Callable[[], Image], ask: Asked, turns: asyncio.Semaphore | None = None
+) -> tuple[Answer[Ranking], dict[str, float]]:
+    """As `answer_image`, for an image that `read` gives on a thread that decodes -> what the engine says of it.
+
+    With it the seconds that went into decode, queue, compute and total.
+    """
+    stages = ask.stages
+    async with turns or nullcontext():
+        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, read, stages)
+    answer = await _run(serving, image, ask)
+    total = serving.clock() - stages.arrived
+    queue = stages.seconds["decode_wait"] + answer.queue
+    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
+    _count(serving, answer, seconds, in_time=total <= stages.limit)
+    return answer, seconds
+
+
+def _decode(read: Callable[[], Image], stages: Stages) -> Image:
     stages.end("decode_wait")
-    image = decode(body, serving.table.family.preprocessing, serving.limits)
+    image = read()
     stages.end("decode")
     return image
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from server.images import ACCEPTED
-from server.schemas import Problem
+from server.schemas import Problem, ProtocolError
+from server.tensors import InferRequest
 
 _BYTES = {"type": "string", "format": "binary"}
 
@@ -52,4 +53,31 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         503: "overloaded or stopping; see Retry-After",
         504: "the deadline passed before the image could be run",
     }.items()
+}
+
+REFUSALS_V2: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": REFUSALS[status]["description"] if status in REFUSALS else "no model has this name",
+        "content": {"application/json": {"schema": ProtocolError.model_json_schema()}},
+    }
+    for status in (400, 401, 404, 408, 413, 415, 422, 503, 504)
+}
+
+INFERENCE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "the JSON of Open Inference Protocol v2, alone or with binary tensors after it",
+        "content": {
+            "application/json": {"schema": InferRequest.model_json_schema()},
+            "application/octet-stream": {"schema": _BYTES},
+        },
+    },
+    "parameters": [
+        {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "description": "how many bytes of the body are JSON, where binary tensors follow it",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    ],
 }

@@ -82,7 +82,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 ) -> Classification:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     arrived = serving.clock()
-    _refuse_if_stopping(serving)
+    refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
     serving.check(ask.allowed, time_limit(serving, budget))
@@ -91,7 +91,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
         ask.stages.end("receive")
         serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
         with serving.limiter.admit(ask.allowed):
-            answer = await _unless_gone(request, answer_image(serving, image, ask))
+            answer = await unless_gone(request, answer_image(serving, image, ask))
     response.headers["X-Stitch-Id"] = str(answer.stitch.id)
     response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
     return answer
@@ -114,7 +114,7 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     A form gets as many of the server's places as are free, one at least; its other images wait for these.
     """
     arrived = serving.clock()
-    _refuse_if_stopping(serving)
+    refuse_if_stopping(serving)
     serving.limiter.check_room()
     limits = serving.settings
     with serving.bodies.hold() as body:
@@ -140,7 +140,7 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
                 return Problem.model_validate(error.problem())
 
         everything = asyncio.gather(*(one(index) for index in range(len(form.images))))
-        return Classifications(results=await _unless_gone(request, everything))
+        return Classifications(results=await unless_gone(request, everything))
 
 
 def _sound(image: bytes | ServeError) -> bytes:
@@ -149,12 +149,13 @@ def _sound(image: bytes | ServeError) -> bytes:
     return image
 
 
-def _refuse_if_stopping(serving: Service) -> None:
+def refuse_if_stopping(serving: Service) -> None:
+    """Raises Draining."""
     if serving.refusing:
         raise Draining("the server is stopping; send the request to another replica")
 
 
-async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
+async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     """What the work gives; cancels it and raises ClientGone when the client leaves first."""
     running, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:

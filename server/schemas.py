@@ -125,6 +125,14 @@ class Problem(BaseModel):
     detail: str
 
 
+class ProtocolError(BaseModel):
+    """A refusal as the Open Inference Protocol has it, with the members of a Problem."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str
+
+
 def percent(fraction: float | None) -> float | None:
     """A fraction as percent, without the noise of binary floats."""
     return None if fraction is None else round(fraction * 100, 4)

@@ -125,7 +125,9 @@ def test_less_headroom_and_more_drift_mean_a_cheaper_level(controller: Controlle
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_where_any_batch_may_lose_more_than_the_slack_there_still_is_a_plan(controller: Controller, policy: str) -> None:
+def test_where_any_batch_may_lose_more_than_the_slack_there_still_is_a_plan(
+    controller: Controller, policy: str
+) -> None:
     controller.use(policy)
     for number in range(100):  # arrivals to expect
         controller.plan(waiting(controller, [Budget()] * 4, number * 10 * MS + 23 * MS), number * 10 * MS)
