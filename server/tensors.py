@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from server.errors import BadRequest
 from server.form import MOST_IMAGES
 
-MOST_JSON = (
-    4 * 1024 * 1024
-)  # bytes; its reading holds up everybody for some 10 ms a MB, that of binary tensors does not
+# What JSON may hold: reading it holds up everybody, for up to 100 ms with these. Binary tensors hold up nobody.
+MOST_JSON = 4 * 1024 * 1024  # bytes
+MOST_VALUES = 500_000
+MOST_LISTS = 20_000  # and objects, which cost far more than values
 BINARY = "binary_data_size"
 InputName = Literal["image", "pixels", "normalised"]
 OutputName = Literal["indices", "probabilities", "labels", "stitch", "reason"]
@@ -88,7 +90,7 @@ class InferRequest(_Strict):
 
     id: Annotated[str, _SHORT] | None = None
     parameters: Parameters = Parameters()
-    inputs: Annotated[list[_Input], Field(min_length=1, max_length=1)]
+    inputs: Annotated[list[_Input], Field(max_length=8)]
     outputs: Annotated[list[Wanted], Field(max_length=len(OUTPUTS))] = []
 
 
@@ -119,15 +121,26 @@ def read(body: bytes, length: int | None, size: int) -> Inference:
     length = len(body) if length is None else length
     if length > len(body):
         raise BadRequest(f"Inference-Header-Content-Length: {length} bytes of JSON are more than the body has")
-    if length > MOST_JSON:
-        raise BadRequest(f"the JSON has more than {MOST_JSON} bytes; send tensors in binary form ({BINARY})")
+    _check_json(body[:length])
     try:
         request = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
         raise BadRequest(_fault(error)) from None
-    (given,) = request.inputs
-    images = _images(given, memoryview(body)[length:], size)
+    if len(request.inputs) != 1:
+        raise BadRequest(f"inputs: there are {len(request.inputs)}; {_choices(size)}")
+    images = _images(request.inputs[0], memoryview(body)[length:], size)
     return Inference(request.id, images, request.parameters, request.outputs)
+
+
+def _check_json(text: bytes) -> None:
+    """Raises BadRequest for JSON that would take long to be read."""
+    for what, found, most in (
+        ("bytes", len(text), MOST_JSON),
+        ("values", text.count(b","), MOST_VALUES),
+        ("lists", text.count(b"[") + text.count(b"{"), MOST_LISTS),
+    ):
+        if found > most:
+            raise BadRequest(f"the JSON has more than {most} {what}; send tensors in binary form ({BINARY})")
 
 
 def _fault(error: ValidationError) -> str:
@@ -219,18 +232,30 @@ def _binary(given: _Input, raw: memoryview, datatype: str) -> Pixels:
 
 def _from_json(given: _Input, datatype: str) -> Pixels:
     """JSON numbers, flat or nested."""
-    try:
-        values = np.asarray(given.data)
-    except (ValueError, OverflowError):
-        raise BadRequest(f"input {given.name!r}: its data are no tensor of numbers") from None
-    if values.size != math.prod(given.shape):
-        raise BadRequest(f"input {given.name!r}: {values.size} values, and {math.prod(given.shape)} by its shape")
-    if values.dtype.kind not in ("iu" if datatype == "UINT8" else "iuf"):
+    numbers = _flat(given)
+    if not set(map(type, numbers)) <= ({int} if datatype == "UINT8" else {int, float}):
         raise BadRequest(f"input {given.name!r}: its data are not {datatype}")
-    if datatype == "UINT8" and not (values.min() >= 0 and values.max() <= 255):
+    if datatype == "UINT8" and not (min(numbers) >= 0 and max(numbers) <= 255):
         raise BadRequest(f"input {given.name!r}: its values are not all in 0 to 255")
-    with np.errstate(over="ignore"):  # what is infinite then is refused with the pixels
-        return values.astype(_TYPES[datatype])
+    try:
+        with np.errstate(over="ignore"):  # what is infinite then is refused with the pixels
+            return np.array(numbers, np.float64).astype(_TYPES[datatype])
+    except OverflowError:
+        raise BadRequest(f"input {given.name!r}: its data are not {datatype}") from None
+
+
+def _flat(given: _Input) -> list[Any]:
+    """The data without their nesting, which has to be that of the shape where there is any."""
+    rows: list[Any] = given.data or []
+    total = math.prod(given.shape)
+    if len(rows) == given.shape[0] != total:
+        for side in given.shape[1:]:
+            if not all(type(row) is list and len(row) == side for row in rows):
+                raise BadRequest(f"input {given.name!r}: its data are not nested as its shape {given.shape} says")
+            rows = list(chain.from_iterable(rows))
+    if len(rows) != total:
+        raise BadRequest(f"input {given.name!r}: {len(rows)} values, and {total} by its shape")
+    return rows
 
 
 @dataclass(frozen=True)
