@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from server.errors import BadRequest
 from server.form import MOST_IMAGES
 
-# What JSON may hold: reading it holds up everybody, for up to 100 ms with these. Binary tensors hold up nobody.
+# What JSON may hold: reading it holds up everybody, for some 60 ms with these. Binary tensors hold up nobody.
 MOST_JSON = 4 * 1024 * 1024  # bytes
 MOST_VALUES = 500_000
 MOST_LISTS = 20_000  # and objects, which cost far more than values
