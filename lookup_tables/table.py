@@ -89,6 +89,13 @@ class LookupTable:
         never falling function of FLOPs through the stitches that were, for this batch.
         UnknownStitch; TableError without a profile; ValueError for less than one row.
         """
+        key = stitch, rows, quantile
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._predicted(stitch, rows, quantile)
+        return known
+
+    def _predicted(self, stitch: int, rows: int, quantile: Quantile) -> float:
         if rows < 1:
             raise ValueError(f"a batch has at least one row, not {rows}")
         latency = self._measured()
@@ -232,6 +239,10 @@ class LookupTable:
 
     @cached_property
     def _costs(self) -> dict[Quantile, ModuleCosts]:
+        return {}
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, int, Quantile], float]:
         return {}
 
     @cached_property

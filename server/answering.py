@@ -1,8 +1,8 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,9 +11,9 @@ from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
 from server.engine import Image, Ranking
-from server.errors import DeadlinePassed
+from server.errors import DeadlinePassed, ServeError
 from server.images import decode
-from server.schemas import BudgetUsed, Classification, Prediction, StitchUsed, Timing, percent
+from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
 from server.service import Service
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant
@@ -29,6 +29,9 @@ class Asked:
     top_k: int
     request_id: str
     stages: Stages
+
+
+ImageAsked = tuple[bytes, Asked]
 
 
 def asked(
@@ -110,6 +113,44 @@ async def run_image(
     seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
     _count(serving, answer, seconds, in_time=total <= stages.limit)
     return answer, seconds
+
+
+@contextmanager
+def let_in(serving: Service, asks: Sequence[Asked | None]) -> Iterator[list[ExitStack]]:
+    """Lets the images of one request in together -> the place of each, left on its own exit or on the block's.
+
+    None is one that needs no place. Raises Overloaded where one of them cannot be let in.
+    """
+    with ExitStack() as form:
+        places = [form.enter_context(ExitStack()) for _ in asks]
+        for place, ask in zip(places, asks, strict=True):
+            if ask is not None:
+                serving.check(ask.allowed, ask.stages.deadline - serving.clock())
+                place.enter_context(serving.limiter.admit(ask.allowed))
+        yield places
+
+
+async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeError]) -> list[Classification | Problem]:
+    """The answers to the images of one form, in order, or the problem of each; what cannot be asked has its already.
+
+    All others are let in together. Raises Overloaded where one of them cannot be.
+    """
+    turns = decode_turns(serving)
+    asks = [None if isinstance(image, ServeError) else image[1] for image in images]
+    with let_in(serving, asks) as places:
+        return await asyncio.gather(*map(partial(_one, serving, turns), places, images))
+
+
+async def _one(
+    serving: Service, turns: asyncio.Semaphore, place: ExitStack, image: ImageAsked | ServeError
+) -> Classification | Problem:
+    try:
+        if isinstance(image, ServeError):
+            raise image
+        with place:
+            return await answer_image(serving, *image, turns)
+    except ServeError as error:
+        return Problem.model_validate(error.problem())
 
 
 def _decode(read: Callable[[], Image], stages: Stages) -> Image:

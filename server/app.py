@@ -1,5 +1,6 @@
 """The application: one service, its routes, its errors and its life."""
 
+import asyncio
 import logging
 import re
 import time
@@ -17,8 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import control, routes, v2
 from server.connection import UNREAD
-from server.errors import InternalError, ServeError
+from server.docs import add_docs
+from server.errors import Draining, InternalError, ServeError
 from server.metrics import Metrics
+from server.openapi import define_schemas
 from server.service import Service, build
 from server.settings import Settings
 
@@ -47,11 +50,15 @@ def application(service: Service) -> FastAPI:
         version=version("stitchserve"),
         description="Serves stitchable neural networks: every request gets the network that its budget allows.",
         lifespan=life,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(control.router)
     v2.add_routes(app)
+    add_docs(app)
+    define_schemas(app)
     app.add_middleware(Accounting, metrics=service.metrics)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
@@ -62,7 +69,7 @@ def application(service: Service) -> FastAPI:
 
 def problem_response(request: Request, problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """A problem as RFC 9457 has it, or, where the route is of another protocol, as that one has it."""
-    if request.scope["path"].startswith(f"{v2.PREFIX}/"):
+    if f"{request.scope['path']}/".startswith(f"{v2.PREFIX}/"):
         return JSONResponse({"error": problem["detail"]} | problem, problem["status"], headers)
     return JSONResponse(problem, problem["status"], headers, PROBLEM)
 
@@ -70,6 +77,10 @@ def problem_response(request: Request, problem: dict[str, Any], headers: Mapping
 async def on_refusal(request: Request, error: Exception) -> Response:
     """A refusal as RFC 9457 has it, with Retry-After where coming back helps."""
     assert isinstance(error, ServeError)  # noqa: S101 - registered for this class alone
+    return _refusal(request, error)
+
+
+def _refusal(request: Request, error: ServeError) -> Response:
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return problem_response(request, error.problem(), headers)
 
@@ -92,7 +103,8 @@ async def on_invalid(request: Request, error: Exception) -> Response:
 
 async def on_failure(request: Request, error: Exception) -> Response:
     """Whatever else went wrong: told to the log, not to the caller."""
-    return problem_response(request, InternalError(str(error)).problem())
+    headers = {"Connection": "close"}  # which uvicorn does, saying nothing
+    return problem_response(request, InternalError(str(error)).problem(), headers)
 
 
 class Accounting:
@@ -109,7 +121,7 @@ class Accounting:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 0
         state = scope.setdefault("state", {})
         unread = state.pop(UNREAD, bool)
         request_id = state["request_id"] = _request_id(scope)
@@ -127,9 +139,13 @@ class Accounting:
 
         try:
             await self.app(scope, receive, tell)
+        except asyncio.CancelledError:  # the server's time to finish is over
+            if not status:
+                stopped = Draining("the server stopped before it could answer")
+                await _refusal(Request(scope), stopped)(scope, receive, tell)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.requests.labels(route, str(status or 500)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
 

@@ -25,18 +25,13 @@ class Costs:
         self.table, self.max_batch = table, max_batch
         self.frontier = table.frontier()
         self.rank = {entry.stitch: rank for rank, entry in enumerate(self.frontier)}
-        self._seconds: dict[tuple[int, int], float] = {}
         self._levels: dict[int, tuple[Level, ...]] = {}
         self._capacity: dict[int, float] = {}
         self._least = [0.0, *(table.seconds(self.frontier[0].stitch, rows) for rows in range(1, max_batch + 1))]
 
     def seconds(self, stitch: int, rows: int) -> float:
         """Seconds of a batch of one stitch."""
-        key = stitch, rows
-        found = self._seconds.get(key)
-        if found is None:
-            found = self._seconds[key] = self.table.seconds(stitch, rows)
-        return found
+        return self.table.seconds(stitch, rows)
 
     def batch(self, counts: Mapping[int, int]) -> float:
         """Seconds of one batch that mixes stitches, given the rows of each."""

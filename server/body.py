@@ -133,14 +133,16 @@ async def read_image(request: Request, body: Body, max_bytes: int, timeout: floa
     return images[0]
 
 
-async def read_images(request: Request, body: Body, max_form_bytes: int, max_bytes: int, timeout: float) -> Form:
-    """A form's images, `max_bytes` each and `max_form_bytes` in all, and budgets.
+async def read_images(
+    request: Request, body: Body, max_form_bytes: int, max_bytes: int, timeout: float, *, most: int = MOST_IMAGES
+) -> Form:
+    """A form's images, at most `most`, `max_bytes` each and `max_form_bytes` in all, and budgets.
 
-    Raises as `Body.receive` does; UnsupportedType for what is no form; BadRequest for one without any file.
+    Raises as `Body.receive` does; UnsupportedType for what is no form; BadRequest for one without any file or too many.
     """
     if not _is_form(request):
         raise UnsupportedType(f"send the images as {FORM}, as in: {CURL} -F image=@dog.jpg", accepted=[FORM])
-    reader = FormReader(request.headers["content-type"], max_bytes, MOST_IMAGES)
+    reader = FormReader(request.headers["content-type"], max_bytes, most)
     await body.receive(request, max_form_bytes, timeout, reader.feed)
     form = reader.finish()
     if not form.images:

@@ -15,10 +15,20 @@ GRAMMAR = (
 )
 LONGEST_DEADLINE = 3600.0  # seconds
 
+WANTED: Mapping[str, str] = {
+    "budget": GRAMMAR,
+    "max_flops": "give the FLOPs (multiply-adds) of one image that are allowed, a plain number as in 2e9",
+    "deadline_ms": "give the milliseconds from the request's arrival to its answer, a plain number as in 15",
+    "min_top1": "give the least top-1 in percent, a plain number as in 78",
+    "stitch": "give the id of one stitch, a whole number; GET /stitches lists them",
+}
+"""What every field takes, for people."""
+
 _LONGEST_TEXT = 200  # characters, before anything is parsed
 _QUOTED = 40  # characters of an offending text that an error repeats
 # Bounded digits: nothing a client writes makes parsing slow. A '+' in a URL arrives as a space, so '2e+9' as '2e 9'.
-_NUMBER = r"(?P<mantissa>[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:e(?P<exponent>[-+ ]?[0-9]{1,4}))?"
+_MANTISSA, _EXPONENT = r"(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})", "[-+ ]?[0-9]{1,4}"
+_NUMBER = rf"(?P<mantissa>{_MANTISSA})(?:e(?P<exponent>{_EXPONENT}))?"
 _PLAIN = re.compile(rf" ?{_NUMBER} ?", re.IGNORECASE)
 _TERM = re.compile(rf" *{_NUMBER} *(?P<unit>[a-z]{{1,6}}|%) *", re.IGNORECASE)
 _STITCH = re.compile(r"[0-9]{1,9}")
@@ -35,6 +45,11 @@ _UNITS: Mapping[str, tuple[str, int]] = {
     for prefix, power in (("", 0), ("k", 3), ("m", 6), ("g", 9), ("t", 12))
     for noun in ("flop", "flops", "mac", "macs")
 }
+# In the words that JSON Schema and Python share, which have no groups with names and no flags.
+_ANY_UNIT = "(?:[kKmMgGtT]?(?:[fF][lL][oO][pP]|[mM][aA][cC])[sS]?|[mMuU]?[sS]|%)"
+_ANY_TERM = rf" *{_MANTISSA}(?:[eE]{_EXPONENT})? *{_ANY_UNIT} *"
+PATTERN = rf"^{_ANY_TERM}(?:,{_ANY_TERM})*$"
+"""A regular expression that the texts of every sound `budget` match."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ def parse(
 ) -> Budget:
     """The budget that a request's texts ask for: terms, and plain numbers in FLOPs, milliseconds and percent.
 
-    BadBudget names the field, quotes the text and gives the grammar; also for the same limit twice, in whatever form.
+    BadBudget names the field, quotes the text and says what is wanted; also for the same limit twice, in whatever form.
     """
     found: dict[str, tuple[str, float]] = {}
     for text in budgets:
@@ -150,7 +165,7 @@ def _check_length(field: str, text: str) -> None:
 
 
 def _refuse(field: str, text: str, reason: str) -> NoReturn:
-    raise BadBudget(f"{field}: {_quote(text)} {reason}; {GRAMMAR}", field=field, grammar=GRAMMAR)
+    raise BadBudget(f"{field}: {_quote(text)} {reason}; {WANTED[field]}", field=field, grammar=WANTED[field])
 
 
 def _quote(text: str) -> str:

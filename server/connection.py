@@ -7,6 +7,7 @@ without end, never read, or go on sending what was refused, and so keep connecti
 import asyncio
 import json
 import weakref
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NoReturn, cast
 
@@ -24,6 +25,7 @@ MOST_HEADERS = 100
 MOST_PIPELINED = 32  # requests sent before the first is answered
 SPARE_CHUNKS, BYTES_PER_CHUNK = 1000, 64  # all but the spare chunks of a body have this many bytes on average
 LINGER = 2.0  # seconds, and
+GRACE = 0.5  # seconds that a stopping server still waits for a request on a connection
 MOST_DISCARDED = 16 * 1024 * 1024  # bytes that a refused client may go on sending before it is cut off
 
 _Refusal = tuple[int, str]
@@ -57,6 +59,7 @@ class Connection(HttpToolsProtocol):
 
     A request's head may take `patience` seconds to arrive, an answer as long to be taken. Where a request is answered
     before all of its body has come, the connection ends: what is still sent is not read, but thrown away for a moment.
+    `on_refusal` is told the status of each answer that the connection gives in the app's place.
     """
 
     def __init__(
@@ -68,12 +71,13 @@ class Connection(HttpToolsProtocol):
         *,
         most: int,
         patience: float,
+        on_refusal: Callable[[int], object] = lambda _: None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._most, self._patience = most, patience
+        self._most, self._patience, self._on_refusal = most, patience, on_refusal
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._leaving = False
+        self._in_head = self._leaving = self._stopping = False
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
         self._outlet = cast(asyncio.Transport, _Outlet(self))
@@ -82,7 +86,7 @@ class Connection(HttpToolsProtocol):
         """A client has come; where there is no room for it, it is told so and sent away."""
         super().connection_made(transport)
         if len(self.connections) > self._most:
-            self.transport.write(self._response(503, f"{self._most} connections are open; come back later"))
+            self._say(503, f"{self._most} connections are open; come back later")
             self.transport.close()
         else:
             self._expect_head()
@@ -165,6 +169,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         cycle = self.cycle
         cycle.transport = self._outlet
+        cycle.keep_alive = cycle.keep_alive and not self._stopping
         cycle.scope["state"][UNREAD] = lambda: cycle.more_body
         if len(self.pipeline) > MOST_PIPELINED:
             self._fail(_PIPELINED)
@@ -184,6 +189,15 @@ class Connection(HttpToolsProtocol):
         """The request has come."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """The server stops: what was asked is answered, and so is what is on its way, since a reset may meet it."""
+        if self._answering():
+            super().shutdown()
+        elif not self._leaving and not self._stopping:
+            self._stopping = True
+            _stop(self._head_timer)
+            self._head_timer = self.loop.call_later(GRACE, self._on_slow_head)
 
     def pause_writing(self) -> None:
         """The client does not take what it asked for."""
@@ -236,10 +250,11 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             return
         self.logger.info("Request refused: %s", detail)
-        self.write(self._response(status, detail))
+        self._say(status, detail)
         self._linger()
 
-    def _response(self, status: int, detail: str) -> bytes:
+    def _say(self, status: int, detail: str) -> None:
+        self._on_refusal(status)
         title = HTTPStatus(status).phrase
         body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
         headers = [
@@ -251,7 +266,7 @@ class Connection(HttpToolsProtocol):
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers.append((b"retry-after", b"1"))
         lines = [f"HTTP/1.1 {status} {title}".encode(), *(name + b": " + value for name, value in headers)]
-        return b"\r\n".join([*lines, b"", body])
+        self.write(b"\r\n".join([*lines, b"", body]))
 
     def _linger(self) -> None:
         """End the connection for the client now and for us soon: a reset under its hands could cost it the answer."""

@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.controller import POLICY_NAMES
 from server.errors import BadControl, Forbidden, Unauthorized
-from server.openapi import REFUSALS
+from server.openapi import ANYWHERE, refusals
+from server.parameters import only
 from server.routes import Serving, status
 from server.schemas import Status
 from server.tenants import digest, key_in
 
-router = APIRouter()
+router = APIRouter(responses=ANYWHERE)
 
 
 class Control(BaseModel):
@@ -39,8 +40,8 @@ async def admin(request: Request, serving: Serving) -> None:
 
 @router.put(
     "/control",
-    dependencies=[Depends(admin)],
-    responses={code: REFUSALS[code] for code in (401, 403, 422)},
+    dependencies=[Depends(admin), Depends(only())],
+    responses=refusals(401, 403, 422),
     summary="Change the policy or the SLO",
 )
 async def control(serving: Serving, change: Control) -> Status:

@@ -6,10 +6,9 @@ engine is free; `observe` tells how long the batch really took. How to choose is
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from lookup_tables.table import Entry, LookupTable, UnknownStitch
 from server.allowance import Allowed, allow
@@ -37,12 +36,27 @@ POLICIES: Mapping[str, Callable[[Costs], Policy]] = {
 POLICY_NAMES = f"{', '.join(POLICIES)} or fixed:<stitch>"
 
 
-@dataclass(frozen=True)
-class Plan:
+class Time(NamedTuple):
+    """What time a batch had: seconds to its first deadline, for how many; that deadline, if asked for; the SLO."""
+
+    slack: float
+    queued: int
+    deadline: float | None
+    slo: float
+
+    def __str__(self) -> str:
+        slack = max(0.0, self.slack) * 1e3
+        if self.queued > 1:
+            return f"{slack:.0f} ms shared by {self.queued} waiting"
+        whole = f"SLO of {self.slo * 1e3:g} ms" if self.deadline is None else f"deadline of {self.deadline * 1e3:g} ms"
+        return f"the {slack:.0f} ms left of the {whole}"
+
+
+class Plan(NamedTuple):
     """One batch: after `doomed` requests, to be refused, a stitch for each of the next ones.
 
     `level` is the dearest stitch that it could afford, `predicted` its seconds by the table and `expected` with drift
-    and `headroom`; `reason` says why it holds no more, `time` what time there was, for people.
+    and `headroom`; `reason` says why it holds no more, `time` what time there was.
     """
 
     doomed: int
@@ -51,12 +65,12 @@ class Plan:
     predicted: float
     expected: float
     reason: str
-    time: str
+    time: Time
     headroom: float = 1.0
 
     def why(self, allowed: Allowed, entry: Entry) -> str:
         """Why a request of this batch got its stitch."""
-        return allowed.why(entry, self.time)
+        return allowed.why(entry, str(self.time))
 
 
 class Controller:
@@ -121,9 +135,8 @@ class Controller:
         safe, likely = left / self.drift.upper, left / self.drift.center
         chosen = self.policy.decide(View(waiting, now, self.slo, safe, pad, likely, self.forecast, arrived))
         predicted = self.costs.batch(Counter(map(STITCH, chosen.entries)))
-        slack = max(0.0, waiting[chosen.doomed].deadline - now) * 1e3
-        queued = len(waiting) - chosen.doomed
-        time = f"{slack:.0f} ms shared by {queued} waiting" if queued > 1 else f"the {slack:.0f} ms left"
+        first, queued = waiting[chosen.doomed], len(waiting) - chosen.doomed
+        time = Time(first.deadline - now, queued, first.allowed.budget.deadline, self.slo)
         expected = self.drift.expected(predicted, headroom)
         return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
 

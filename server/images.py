@@ -79,10 +79,18 @@ ignore_pillow_warnings()
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may cost: bytes of the file, and pixels that its header announces."""
+    """What an image may cost: bytes of the file, and pixels that its header announces.
+
+    Decoding takes up to 8 bytes of memory a pixel, of a WebP 16: it may have half as many.
+    """
 
     max_bytes: int = 10_000_000
     max_pixels: int = 50_000_000
+
+    @property
+    def max_webp_pixels(self) -> int:
+        """Pixels of a WebP."""
+        return self.max_pixels // 2
 
 
 @dataclass(frozen=True)
@@ -168,10 +176,10 @@ def _format(body: bytes) -> _Format:
 
 def _load(kind: _Format, body: bytes, limits: Limits) -> Image.Image:
     if kind.reader is WebPImageFile:
-        _check_pixels(_webp_size(body), limits)
+        _check_pixels(_webp_size(body), limits.max_webp_pixels, "a WebP may have; send a smaller picture, or a JPEG")
     trimmed = kind.trim(body)
     picture = kind.reader(io.BytesIO(trimmed.body))
-    _check_pixels(picture.size, limits)
+    _check_pixels(picture.size, limits.max_pixels, "an image may have; send a smaller picture")
     if any(tile[0] == "bmp_rle" for tile in picture.tile):
         # Pillow decodes these in Python, a pixel at a time and with the interpreter's lock held.
         raise _unsupported("run-length encoding in a BMP file")
@@ -182,11 +190,11 @@ def _load(kind: _Format, body: bytes, limits: Limits) -> Image.Image:
     return plain if turn is None else plain.transpose(turn)
 
 
-def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
+def _check_pixels(size: tuple[int, int], most: int, remedy: str) -> None:
     width, height = size
-    if width * height > limits.max_pixels:
-        detail = f"the image has {width} x {height} pixels, more than {limits.max_pixels} in all"
-        raise TooLarge(detail, width=width, height=height, max_pixels=limits.max_pixels)
+    if width * height > most:
+        detail = f"the image has {width} x {height} pixels, more than the {most} in all that {remedy}"
+        raise TooLarge(detail, width=width, height=height, max_pixels=most)
 
 
 def _webp_size(body: bytes) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import errno
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -27,6 +27,13 @@ def listen(sockets: list[socket.socket]) -> None:
         except OSError as error:
             host, port = each.getsockname()[:2]
             raise _refusal(host, port, error) from error
+
+
+def waiting(listening: socket.socket) -> Iterator[socket.socket]:
+    """The clients that have come, but that nobody has let in yet; of a socket that does not block."""
+    with suppress(OSError):  # nobody is left, or no more files may be opened
+        while True:
+            yield listening.accept()[0]
 
 
 def addresses(sockets: list[socket.socket]) -> list[str]:

@@ -10,6 +10,8 @@ CORRECTION = 0.002
 """How fast the quantile asked for follows the misses seen (Gibbs and Candes 2021, gamma)."""
 AVERAGE = 0.01
 LARGEST = 4.0
+LESS = 0.8
+"""How much less another shape must need than one in proportion, which is the safest for long batches."""
 SHAPED_BY = 0.05
 """The quantile by which shapes are compared: further out single errors would decide."""
 SHARES = np.linspace(1.0, 0.0, 5)[:, None]
@@ -33,14 +35,18 @@ class Margin:
         self._level = miss_probability or 0.0
         self._seen: deque[tuple[float, float]] = deque(maxlen=WINDOW)
 
+    def beyond(self, expected: float) -> float:
+        """The seconds to add to the expected ones."""
+        return self.pad + self.slope * expected
+
     def observe(self, expected: float, seconds: float) -> None:
         """Learn from a batch that took `seconds`."""
         if not self.miss_probability:
             return
-        missed = seconds - expected > self.pad + self.slope * expected
+        missed = seconds - expected > self.beyond(expected)
         self.missed += AVERAGE * (missed - self.missed)
         self._level += CORRECTION * (self.miss_probability - missed)
-        most = LARGEST * (expected * (1 + self.slope) + self.pad)  # one that stalled says little about the next
+        most = LARGEST * (expected + self.beyond(expected))  # one that stalled says little about the next
         self._seen.append((expected, min(seconds, most) - expected))
         self._fit()
 
@@ -49,7 +55,8 @@ class Margin:
         mean = expected.mean()
         typical = mean + SHARES * (expected - mean)  # on average the same for every share
         scores = np.sort(errors / typical, axis=1)
-        best = scores[:, self._place(SHAPED_BY)].argmin()
+        bounds = scores[:, self._place(SHAPED_BY)]
+        best = bounds.argmin() if bounds.min() < LESS * bounds[0] else 0
         bound = scores[best, self._place(self._level)]
         # Not below 0: while what is expected moves down, errors of before say nothing of what may exceed it now.
         times, share = max(0.0, float(bound)), float(SHARES[best, 0])

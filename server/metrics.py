@@ -5,6 +5,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+CONNECTION = "connection"
+"""The route of what came to none: no request, one too long or too slow, or one connection too many."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -45,6 +47,10 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+
+    def count_refusal(self, status: int) -> None:
+        """Counts a request that the connection refused, before there was a route, or while its body came."""
+        self.requests.labels(CONNECTION, str(status)).inc()
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Shows a value that is read when the metrics are."""

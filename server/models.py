@@ -87,7 +87,7 @@ def configuration(serving: Service, name: str) -> dict[str, object]:
         "name": name,
         "platform": PLATFORM,
         "backend": PLATFORM,
-        "max_batch_size": MOST_IMAGES,
+        "max_batch_size": min(MOST_IMAGES, serving.settings.max_queue),
         "input": [_configured(*tensor) | {"optional": True} for tensor in _inputs(serving)],
         "output": [_configured(*tensor) for tensor in _outputs(serving)],
     }

@@ -1,11 +1,24 @@
 """What the OpenAPI document says of bodies and refusals, where the routes' types cannot."""
 
+from http import HTTPStatus
 from typing import Any
 
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
 from server.images import ACCEPTED
-from server.schemas import Problem, ProtocolError
+from server.schemas import (
+    DeadlineProblem,
+    Problem,
+    ProtocolError,
+    RequestProblem,
+    TooLargeProblem,
+    UnsupportedProblem,
+)
 from server.tensors import InferRequest
 
+_NAMED = "#/components/schemas/{model}"
 _BYTES = {"type": "string", "format": "binary"}
 
 IMAGE_BODY: dict[str, Any] = {
@@ -40,35 +53,31 @@ FORM_OF_IMAGES: dict[str, Any] = {
     }
 }
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {"application/problem+json": {"schema": Problem.model_json_schema()}}}
-    for status, text in {
-        400: "not an image, truncated or unreadable",
-        401: "an API key that is not known",
-        403: "not to be had from this server, as it was started",
-        408: "the body took too long",
-        413: "too many bytes or pixels",
-        415: "not an accepted type",
-        422: "a bad budget, an unknown stitch, or a budget no stitch can meet",
-        503: "overloaded or stopping; see Retry-After",
-        504: "the deadline passed before the image could be run",
-    }.items()
+_TEXTS: dict[int, tuple[str, type[Problem]]] = {
+    400: ("the request cannot be read, or holds no image that can", Problem),
+    401: ("an API key that is not known", Problem),
+    403: ("not to be had from this server, as it was started", Problem),
+    404: ("no model has this name", Problem),
+    408: ("the header or the body took too long to arrive", Problem),
+    413: ("too many bytes, pixels or decoding steps", TooLargeProblem),
+    414: ("the URL is too long", Problem),
+    415: ("not an accepted type", UnsupportedProblem),
+    422: ("a parameter that is none or does not parse, an unknown stitch, or what cannot be met", RequestProblem),
+    431: ("the header is too long", Problem),
+    500: ("running the request failed", Problem),
+    503: ("overloaded, not well or stopping", Problem),
+    504: ("the deadline passed before the image could be run", DeadlineProblem),
 }
-
-REFUSALS_V2: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": REFUSALS[status]["description"] if status in REFUSALS else "no model has this name",
-        "content": {"application/json": {"schema": ProtocolError.model_json_schema()}},
-    }
-    for status in (400, 401, 404, 408, 413, 415, 422, 503, 504)
-}
+_OF_HEADERS = (414, 431)
+_UNROUTED = (400, 408, 503, *_OF_HEADERS)
+"""Refused with before there is a route, so that it is as RFC 9457 has it, whatever the route's protocol."""
 
 INFERENCE: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "the JSON of Open Inference Protocol v2, alone or with binary tensors after it",
         "content": {
-            "application/json": {"schema": InferRequest.model_json_schema()},
+            "application/json": {"schema": {"$ref": _NAMED.format(model=InferRequest.__name__)}},
             "application/octet-stream": {"schema": _BYTES},
         },
     },
@@ -81,3 +90,41 @@ INFERENCE: dict[str, Any] = {
         }
     ],
 }
+_SECONDS = {"type": "integer", "minimum": 1}
+_RETRY_AFTER = {"Retry-After": {"description": "seconds", "required": True, "schema": _SECONDS}}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may refuse with: `application/problem+json`, with the members of each status."""
+    return {status: _refusal(status) for status in statuses}
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    text, problem = _TEXTS[status]
+    schema = {"$ref": _NAMED.format(model=problem.__name__)}
+    described = {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+    return described | ({"headers": _RETRY_AFTER} if status == HTTPStatus.SERVICE_UNAVAILABLE else {})
+
+
+def _refusal_v2(status: int) -> dict[str, Any]:
+    described = _refusal(status)
+    error = {"application/json": {"schema": {"$ref": _NAMED.format(model=ProtocolError.__name__)}}}
+    unrouted = described["content"] if status in _UNROUTED else {}
+    return described | {"content": unrouted | ({} if status in _OF_HEADERS else error)}
+
+
+def define_schemas(app: FastAPI) -> None:
+    """The models that are named here, for FastAPI defines only those of routes' types."""
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(named, "serialization") for _, named in _TEXTS.values()]
+    models += [(ProtocolError, "serialization"), (InferRequest, "validation")]
+    definitions = models_json_schema(models, ref_template=_NAMED)[1]["$defs"]
+    app.openapi()["components"]["schemas"] |= definitions
+
+
+ANYWHERE = refusals(400, 408, 414, 431, 500, 503)
+"""What every route may meet, most of it before the request is looked at."""
+
+REFUSALS_V2: dict[int | str, dict[str, Any]] = {
+    status: _refusal_v2(status) for status in (400, 401, 404, 408, 413, 414, 415, 422, 431, 500, 503, 504)
+}
+"""What a route of the Open Inference Protocol may refuse with."""

@@ -1,8 +1,8 @@
 """Our policy: everyone's slack is shared along the queue, and a batch leaves room for those who come while it runs."""
 
 from collections.abc import Callable
-from itertools import chain, repeat
-from operator import sub, truediv
+
+import numpy as np
 
 from server.batch_costs import Costs
 from server.policy import DRAINED, Decision, View, why
@@ -62,7 +62,7 @@ class Pace:
         rows = largest(most, lambda rows: in_time(rows) >= rows)
         if not rows:
             return queued - 1, 1, DRAINED
-        doomed = queued - in_time(rows)
+        doomed = queued - max(rows, view.surely_in_time(self._costs.least(rows) * above))
         return doomed, rows, why(rows, queued - doomed - rows, self._costs, "deadline")
 
     def _above(self, view: View) -> float:
@@ -75,8 +75,9 @@ class Pace:
         queued, most = len(view.waiting) - doomed, self._costs.max_batch
         owed = view.waiting.floor / len(view.waiting)
         # Those of one batch end together: the most urgent of each must wait for all of them.
-        urgent, places = view.waiting.deadlines[doomed::most], chain(range(most, queued, most), (queued,))
-        least: float = min(map(truediv, map(sub, urgent, repeat(view.now + view.pad)), places))
+        urgent = np.frombuffer(view.waiting.deadlines)[doomed::most]
+        places = np.minimum(np.arange(1, len(urgent) + 1) * most, queued)
+        least = float(((urgent - (view.now + view.pad)) / places).min())
         surplus = RESERVE * view.safe * least - owed
         return max(0.0, min(view.slack(doomed), rows * (owed + surplus)))
 

@@ -1,8 +1,7 @@
 """What every scheduling policy sees and says. Times inside are the table's: what drift and load take is taken off."""
 
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lookup_tables.table import Entry
 from server.allowance import Allowed
@@ -11,8 +10,7 @@ from server.forecast import Forecast
 from server.queue import DeadlineQueue
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """The queue at the moment when the engine is free.
 
     `waiting`: every request, most urgent first; `now` in the deadlines' clock; `slo`: seconds that a request without a
@@ -38,9 +36,12 @@ class View:
         """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""
         return len(self.waiting) - self.waiting.due_before(self.now + seconds / self.likely)
 
+    def surely_in_time(self, seconds: float) -> int:
+        """The same, to promise on."""
+        return len(self.waiting) - self.waiting.due_before(self.now + self.pad + seconds / self.safe)
 
-@dataclass(frozen=True)
-class Decision:
+
+class Decision(NamedTuple):
     """One batch: after `doomed` requests, which cannot be answered in time any more, the next `entries` are run.
 
     `level` is the dearest stitch that the batch could afford; `reason` tells why the batch holds no more requests.

@@ -1,5 +1,6 @@
 """The queue: requests by deadline, the most urgent first."""
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,7 @@ class DeadlineQueue(Sequence[Request], Generic[Request]):
 
     def __init__(self) -> None:
         self._requests: list[Request] = []
-        self.deadlines: list[float] = []
+        self.deadlines = array("d")
         self.floor = 0.0
         self.tenants: Counter[Tenant] = Counter()
 

@@ -2,24 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Depends, Request, Response
 
 from server import budget as budgets
-from server.answering import answer_image, asked, decode_turns, floored, time_limit
+from server.answering import ImageAsked, answer_image, answer_images, asked, floored, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
-from server.engine import MOST_CLASSES
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
+from server.form import MOST_IMAGES
 from server.metrics import CONTENT_TYPE
-from server.openapi import FORM_OF_IMAGES, IMAGE_BODY, REFUSALS
+from server.openapi import ANYWHERE, FORM_OF_IMAGES, IMAGE_BODY, refusals
+from server.parameters import Asked, OnInfeasible, TopK, only
 from server.schemas import (
     Classification,
     Classifications,
     Explanation,
-    Problem,
     Status,
     Stitches,
     StitchUsed,
@@ -30,30 +29,12 @@ from server.tenants import Tenant, key_in
 
 Result = TypeVar("Result")
 
-PARAMETERS = ("budget", "max_flops", "deadline_ms", "min_top1", "stitch", "top_k", "on_infeasible")
-
-router = APIRouter()
+router = APIRouter(responses=ANYWHERE)
 
 
 async def service(request: Request) -> Service:
     """The running service."""
     return request.app.state.service  # type: ignore[no-any-return]
-
-
-async def asked_budget(  # noqa: PLR0917 - FastAPI passes them by name
-    request: Request,
-    budget: Annotated[list[str] | None, Query(description=budgets.GRAMMAR, examples=[["2GFLOPs"]])] = None,
-    max_flops: Annotated[str | None, Query(description="FLOPs cap, a plain number")] = None,
-    deadline_ms: Annotated[str | None, Query(description="deadline in ms for the whole request")] = None,
-    min_top1: Annotated[str | None, Query(description="least top-1 in percent")] = None,
-    stitch: Annotated[str | None, Query(description="pin one stitch id")] = None,
-) -> Budget:
-    """The budget in the query; refuses what is no parameter, most likely a misspelt one."""
-    for name in request.query_params:
-        if name not in PARAMETERS:
-            reason = f"there is no such parameter; there are {', '.join(PARAMETERS)}"
-            raise RequestValidationError([{"loc": ("query", name[:40]), "msg": reason, "type": "extra_forbidden"}])
-    return budgets.parse(budget or (), max_flops=max_flops, deadline_ms=deadline_ms, min_top1=min_top1, stitch=stitch)
 
 
 async def tenant_of(request: Request) -> Tenant:
@@ -63,14 +44,14 @@ async def tenant_of(request: Request) -> Tenant:
 
 Serving = Annotated[Service, Depends(service)]
 Whose = Annotated[Tenant, Depends(tenant_of)]
-Asked = Annotated[Budget, Depends(asked_budget)]
-TopK = Annotated[int, Query(ge=1, le=MOST_CLASSES, description="how many classes")]
-OnInfeasible = Annotated[
-    Literal["reject", "nearest"], Query(description="when no stitch can meet the budget: refuse, or take the nearest")
-]
 
 
-@router.post("/classify", responses=REFUSALS, openapi_extra=IMAGE_BODY, summary="Classify one image within a budget")
+@router.post(
+    "/classify",
+    responses=refusals(401, 413, 415, 422, 504),
+    openapi_extra=IMAGE_BODY,
+    summary="Classify one image within a budget",
+)
 async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
     response: Response,
@@ -98,7 +79,10 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 
 
 @router.post(
-    "/classify/batch", responses=REFUSALS, openapi_extra=FORM_OF_IMAGES, summary="Classify several images at once"
+    "/classify/batch",
+    responses=refusals(401, 413, 415, 422),
+    openapi_extra=FORM_OF_IMAGES,
+    summary="Classify several images at once",
 )
 async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
@@ -111,42 +95,34 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     """One result per image, in order: an answer, or the problem that this image met.
 
     The query's budget is for all images. Instead, form fields named `budget`, as many as images, give each its own.
-    A form gets as many of the server's places as are free, one at least; its other images wait for these.
+    All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
     arrived = serving.clock()
     refuse_if_stopping(serving)
     serving.limiter.check_room()
     limits = serving.settings
     with serving.bodies.hold() as body:
-        form = await read_images(request, body, limits.max_form_bytes, limits.max_bytes, limits.body_timeout_s)
+        most = min(MOST_IMAGES, limits.max_queue)
+        sizes = limits.max_form_bytes, limits.max_bytes
+        form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
-        turns = asyncio.Semaphore(max(1, min(len(form.images), serving.limiter.room)))
-        decoding = decode_turns(serving)
 
-        async def one(index: int) -> Classification | Problem:
+        def each(index: int) -> ImageAsked | ServeError:
+            image = form.images[index]
+            if isinstance(image, ServeError):
+                return image
             try:
-                image = _sound(form.images[index])
                 mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
-                request_id = f"{request.state.request_id}-{index}"
-                nearest = on_infeasible == "nearest"
+                request_id, nearest = f"{request.state.request_id}-{index}", on_infeasible == "nearest"
                 ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=nearest)
                 ask.stages.end("receive")
-                async with turns:
-                    serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
-                    with serving.limiter.admit(ask.allowed):
-                        return await answer_image(serving, image, ask, decoding)
             except ServeError as error:
-                return Problem.model_validate(error.problem())
+                return error
+            return image, ask
 
-        everything = asyncio.gather(*(one(index) for index in range(len(form.images))))
+        everything = answer_images(serving, [each(index) for index in range(len(form.images))])
         return Classifications(results=await unless_gone(request, everything))
-
-
-def _sound(image: bytes | ServeError) -> bytes:
-    if isinstance(image, ServeError):
-        raise image
-    return image
 
 
 def refuse_if_stopping(serving: Service) -> None:
@@ -173,7 +149,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-@router.get("/explain", responses={422: REFUSALS[422]}, summary="Which stitch a budget would get now")
+@router.get("/explain", responses=refusals(401, 422), summary="Which stitch a budget would get now")
 async def explain(
     serving: Serving, budget: Asked, tenant: Whose, on_infeasible: OnInfeasible = "reject"
 ) -> Explanation:
@@ -188,13 +164,13 @@ async def explain(
     )
 
 
-@router.get("/stitches", summary="The lookup table")
+@router.get("/stitches", dependencies=[Depends(only("frontier"))], responses=refusals(422), summary="The lookup table")
 async def stitches(serving: Serving, frontier: bool = False) -> Stitches:
     """Every stitch with its route, FLOPs, parameters, top-1 and latency on this device."""
     return listed(serving.table, frontier, serving.engine.device_slug)
 
 
-@router.get("/status", summary="What the server is doing")
+@router.get("/status", dependencies=[Depends(only())], responses=refusals(422), summary="What the server is doing")
 async def status(serving: Serving) -> Status:
     """Load, headroom, drift, queue and the current level."""
     controller, load = serving.controller, serving.monitor.load
@@ -219,14 +195,14 @@ async def status(serving: Serving) -> Status:
     )
 
 
-@router.get("/livez", responses={503: REFUSALS[503]}, summary="Whether the server is alive")
+@router.get("/livez", summary="Whether the server is alive")
 async def livez(serving: Serving) -> dict[str, str]:
     """503 when only a restart helps: a batch hangs, or the loop that runs them has died."""
     _refuse_if_unhealthy(serving)
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: REFUSALS[503]}, summary="Whether requests are welcome")
+@router.get("/readyz", summary="Whether requests are welcome")
 async def readyz(serving: Serving) -> dict[str, str]:
     """200 once warm, 503 from the moment the server is told to stop, and while no batch can be run."""
     if serving.draining:

@@ -1,5 +1,7 @@
 """What the routes answer with. Wire names carry their units: `_ms`, top-1 in percent; FLOPs are multiply-adds."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from lookup_tables.table import Entry, LookupTable
@@ -131,6 +133,48 @@ class ProtocolError(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     error: str
+
+
+class Fault(BaseModel):
+    """A parameter, or member of the body, and what is wrong with it."""
+
+    field: str
+    reason: str
+
+
+class RequestProblem(Problem):
+    """Refused with 422; what the refusal is about is there."""
+
+    field: str | None = Field(None, description="what is wrong")
+    grammar: str | None = Field(None, description="what the field takes")
+    errors: list[Fault] | None = Field(None, description="every fault that was found")
+    nearest_stitch: int | None = Field(None, description="the stitch that comes closest to a budget that none meets")
+    nearest: StitchUsed | None = None
+
+
+class TooLargeProblem(Problem):
+    """Refused with 413; what was too much is there, and how much may be."""
+
+    bytes: int | None = None
+    max_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    max_pixels: int | None = None
+
+
+class UnsupportedProblem(Problem):
+    """Refused with 415."""
+
+    accepted: list[str] = Field(description="the types that are")
+
+
+class DeadlineProblem(Problem):
+    """Refused with 504."""
+
+    stage: Literal["receive", "decode", "queue"] = Field(description="where most of the time went")
+    receive_ms: float = Field(description="until the body had come")
+    decode_ms: float
+    queue_ms: float = Field(description="waiting to be decoded, and then for the engine")
 
 
 def percent(fraction: float | None) -> float | None:

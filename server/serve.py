@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.connection import Connection
-from server.listening import addresses, bound, listen
+from server.listening import addresses, bound, listen, waiting
 from server.service import Service
 from server.settings import Settings
 
@@ -65,6 +65,26 @@ class Server(uvicorn.Server):
     def _refuse(self) -> None:
         self.service.refusing = self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, which closes the sockets; first whoever has reached them is let in, to be answered."""
+        clients = [client for each in sockets or [] for client in waiting(each)]
+        for server in self.servers:
+            server.close()  # now: whoever came between would be sent away without a word
+        telling = asyncio.create_task(self._let_in(clients))
+        await super().shutdown(sockets)
+        await telling
+
+    async def _let_in(self, clients: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for client in clients:
+            await loop.connect_accepted_socket(self._connection, client)
+        for connection in list(self.server_state.connections):  # these, and who came in the same moment
+            connection.shutdown()
+
+    def _connection(self) -> asyncio.Protocol:
+        kind = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
 
 class Serve(Settings):
     """Answer images over HTTP. Every option is also an environment variable: --slo-ms is STITCHSERVE_SLO_MS."""
@@ -81,7 +101,12 @@ class Serve(Settings):
 
 def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the application."""
-    protocol = partial(Connection, most=settings.max_connections, patience=settings.header_timeout_s)
+    protocol = partial(
+        Connection,
+        most=settings.max_connections,
+        patience=settings.header_timeout_s,
+        on_refusal=app.state.service.metrics.count_refusal,
+    )
     return uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], protocol),  # all that is asked of it is to be called

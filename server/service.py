@@ -15,7 +15,7 @@ from server.admission import Limiter
 from server.allowance import Allowed
 from server.batcher import Batcher
 from server.body import Bodies
-from server.controller import Controller, Plan
+from server.controller import POLICIES, Controller, Plan
 from server.engine import Engine, Image, Ranking
 from server.images import Limits
 from server.latencies import table_for
@@ -180,6 +180,7 @@ def build(settings: Settings) -> Service:
     """Table, model, engine and the rest, by the settings. Raises ValueError, saying what to mend, where one is bad."""
     source = settings.table or folder(settings.family)
     unmeasured = LookupTable.load(source)
+    _check_policy(settings, unmeasured)
     _check_weights(unmeasured, settings.checkpoint or shipped(settings.family))
     engine = Engine.load(
         settings.family, settings.checkpoint, settings.device, settings.threads,
@@ -190,6 +191,12 @@ def build(settings: Settings) -> Service:
     log.info("%s on %s, %d stitches", table.family.name, engine.device_slug, len(table.entries))
     log.info("weights in %s: %s", engine.precision.variant.name, engine.precision.reason)
     return Service(settings, engine, table)
+
+
+def _check_policy(settings: Settings, table: LookupTable) -> None:
+    """ValueError for a policy that does not exist, before anything is loaded and measured."""
+    if settings.policy not in POLICIES:
+        Controller(table, max_batch=settings.max_batch, slo=settings.slo, policy=settings.policy)
 
 
 def _check_weights(table: LookupTable, path: Path) -> None:

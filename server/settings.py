@@ -54,11 +54,14 @@ class Settings(BaseSettings):
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
     max_queue: int = Field(256, ge=1, le=1_000_000, description="most images that are decoded, wait or run at once")
     decode_threads: int = Field(
-        2, ge=1, le=256, description="threads that decode images, each with up to 16 bytes of memory per pixel of one"
+        2,
+        ge=1,
+        le=256,
+        description="threads that decode images, each with up to 8 bytes of memory per pixel of max_pixels",
     )
     max_bytes: int = Field(10_000_000, ge=1, description="largest body, in bytes")
     max_form_bytes: int = Field(100_000_000, ge=1, description="largest form of several images, in bytes")
-    max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels; a WebP may have half as many")
     min_memory_bytes: int = Field(256_000_000, ge=0, description="memory left, below which requests are refused")
     max_body_bytes_in_flight: int = Field(
         500_000_000, ge=1, description="most bytes of all requests' bodies in memory; beyond them slow senders give way"

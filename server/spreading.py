@@ -29,16 +29,28 @@ def _spread(
     budgets: Sequence[Allowed], seconds: float, levels: Sequence[Level], price: Price
 ) -> tuple[tuple[Entry, ...], Entry]:
     rows = Counter(budgets)
-    low = _dearest(levels, seconds, lambda level: price(_counts(rows, level.rank)) <= seconds)
+    known: dict[int, float] = {}
+
+    def all_at(place: int) -> float:
+        found = known.get(place)
+        if found is None:
+            found = known[place] = price(_counts(rows, levels[place].rank))
+        return found
+
+    low = _dearest(levels, seconds, all_at)
     base = {allowed: up_to(allowed, levels[low].rank) for allowed in rows}
     entries = [base[allowed] for allowed in budgets]
     if low + 1 == len(levels):
         return tuple(entries), levels[low].entry
     better = {allowed: up_to(allowed, levels[low + 1].rank) for allowed in rows}
     able: Sequence[int] = range(len(budgets))
+    rising = budgets
     if any(better[allowed] is base[allowed] for allowed in rows):
         able = [place for place in able if better[budgets[place]] is not base[budgets[place]]]
-    count = _affordable(Step(base, better), [budgets[place] for place in able], rows, seconds, price)
+        rising = [budgets[place] for place in able]
+    step = Step(base, better)
+    ends = all_at(low), all_at(low + 1)
+    count = _affordable(ends, len(rising), seconds, lambda count: price(step.counts(rows, rising[:count])))
     for place in able[:count]:
         entries[place] = better[budgets[place]]
     return tuple(entries), levels[low + min(1, count)].entry
@@ -61,30 +73,36 @@ class Step(NamedTuple):
         return counts
 
 
-def _dearest(levels: Sequence[Level], seconds: float, fits: Callable[[Level], bool]) -> int:
-    """Place of the dearest level at which all rows fit, or 0; `seconds` tell it where budgets cap nobody."""
+def _dearest(levels: Sequence[Level], seconds: float, all_at: Callable[[int], float]) -> int:
+    """Place of the dearest level that all rows, which take `all_at` a place, fit at, or 0.
+
+    The levels' own seconds tell it where budgets cap nobody.
+    """
     low, high = 0, len(levels) - 1
     uncapped = bisect_right(levels, seconds, key=attrgetter("seconds")) - 1
     for place in (uncapped, max(0, uncapped) + 1):
         if low < place <= high:
-            low, high = (place, high) if fits(levels[place]) else (low, place - 1)
+            low, high = (place, high) if all_at(place) <= seconds else (low, place - 1)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(levels[middle]) else (low, middle - 1)
+        low, high = (middle, high) if all_at(middle) <= seconds else (low, middle - 1)
     return low
 
 
-def _affordable(step: Step, able: Sequence[Allowed], rows: Mapping[Allowed, int], seconds: float, price: Price) -> int:
-    """How many of those whom the step takes to a better entry, the first ones, can have it in `seconds`."""
-    lowest = price(step.counts(rows, ()))
-    rise = price(step.counts(rows, able)) - lowest
-    count = len(able) if rise <= 0 else min(len(able), int(len(able) * (seconds - lowest) / rise))
+def _affordable(ends: tuple[float, float], able: int, seconds: float, took: Callable[[int], float]) -> int:
+    """How many of the `able` ones can be raised so that the batch, which `took` so long with as many, fits.
+
+    `ends`: what it takes with none of them raised and with all.
+    """
+    lowest, highest = ends
+    rise = highest - lowest
+    count = able if rise <= 0 else min(able, int(able * (seconds - lowest) / rise))
     while count > 0:
-        took = price(step.counts(rows, able[:count]))
-        if took <= seconds:
+        needed = took(count)
+        if needed <= seconds:
             return count
         # Mixing costs more than its share: as many fewer as the excess says.
-        count = min(count - 1, int(count * (seconds - lowest) / (took - lowest)))
+        count = min(count - 1, int(count * (seconds - lowest) / (needed - lowest)))
     return 0
 
 

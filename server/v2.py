@@ -5,13 +5,14 @@ What is asked goes the way of POST /classify: the same permits, deadlines, tenan
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from io import BytesIO
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from server.answering import Asked, asked, decode_turns, run_image, time_limit
+from server.answering import Asked, asked, decode_turns, let_in, run_image
 from server.batcher import Answer
 from server.engine import Image, Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
@@ -113,6 +114,7 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
         length = header_length(request.headers.get(HEADER_LENGTH))
         inference = read(received.getvalue(), length, serving.table.family.preprocessing.size)
         del received
+        _check_count(len(inference.images), limits.max_queue)
         budget = budget_of(name, parameters=inference.parameters)
         asks = [asked(serving, budget, 0, arrived, request.state.request_id, tenant=tenant) for _ in inference.images]
         answers = await unless_gone(request, _answers(serving, inference, asks))
@@ -127,26 +129,31 @@ def _check_head(request: Request) -> None:
         raise UnsupportedType("send the body without Content-Encoding", accepted=["identity"])
 
 
+def _check_count(images: int, most: int) -> None:
+    """Raises BadRequest for more images than can ever be inside together."""
+    if images > most:
+        raise BadRequest(f"{images} images; send 1 to {most} in a request")
+
+
 async def _answers(serving: Service, inference: Inference, asks: list[Asked]) -> list[Answer[Ranking]]:
     """An answer for each image, in order; where one is refused so are all, and those that wait are dropped.
 
-    A request gets as many of the server's places as are free, one at least; its other images wait for these.
+    All are let in together. Raises Overloaded where one of them cannot be.
     """
-    turns = asyncio.Semaphore(max(1, min(len(asks), serving.limiter.room)))
-    decoding = decode_turns(serving) if len(asks) > 1 else None
+    turns = decode_turns(serving) if len(asks) > 1 else None
 
-    async def one(read_image: Callable[[], Image], ask: Asked) -> Answer[Ranking]:
+    async def one(place: ExitStack, read_image: Callable[[], Image], ask: Asked) -> Answer[Ranking]:
+        with place:
+            answer, _ = await run_image(serving, read_image, ask, turns)
+            return answer
+
+    for ask in asks:
         ask.stages.end("receive")
-        async with turns:
-            serving.check(ask.allowed, ask.stages.arrived + time_limit(serving, ask.budget) - serving.clock())
-            with serving.limiter.admit(ask.allowed):
-                answer, _ = await run_image(serving, read_image, ask, decoding)
-                return answer
-
     try:
-        async with asyncio.TaskGroup() as group:
-            pairs = zip(inference.images, asks, strict=True)
-            tasks = [group.create_task(one(reader(serving, image), ask)) for image, ask in pairs]
+        with let_in(serving, asks) as places:
+            async with asyncio.TaskGroup() as group:
+                each = zip(places, inference.images, asks, strict=True)
+                tasks = [group.create_task(one(place, reader(serving, image), ask)) for place, image, ask in each]
     except BaseExceptionGroup as refused:
         raise refused.exceptions[0] from None
     return [task.result() for task in tasks]

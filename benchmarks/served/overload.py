@@ -18,6 +18,11 @@ LENGTH = re.compile(r"for=([\d.]+)")
 SAME = 0.005  # top-1, a fraction, that counts as what it was
 
 
+def is_step(report: Report) -> bool:
+    """Whether that is the report of a step trace with a length."""
+    return bool(LENGTH.search(report.trace))
+
+
 def overload(report: Report, capacity: float) -> str:
     """One line on a step trace; `capacity` in requests/s is what the server can do at most."""
     found = LENGTH.search(report.trace)
@@ -50,5 +55,5 @@ def top1(seconds: list[Second]) -> float:
 
 if __name__ == "__main__":
     for file in sys.argv[1:]:
-        for each in read_json(Path(file)):
+        for each in filter(is_step, read_json(Path(file))):
             print(overload(each, float(each.details["capacity"])))

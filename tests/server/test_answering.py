@@ -9,9 +9,9 @@ from threading import Event, Lock, Semaphore
 import pytest
 from conftest import Running, run, settings
 
-from server.answering import answer_image, asked, decode_turns
+from server.answering import ImageAsked, answer_image, answer_images, asked, decode_turns
 from server.budget import Budget
-from server.errors import DeadlinePassed
+from server.errors import BadImage, DeadlinePassed, Overloaded, ServeError
 from server.schemas import Classification
 from server.service import Service
 
@@ -204,6 +204,23 @@ def test_a_late_form_is_not_decoded_further(house: Open, sample: bytes) -> None:
             results = await asyncio.gather(*answers, return_exceptions=True)
             assert all(isinstance(result, DeadlinePassed) for result in results)
             assert not any(image.told for image in rest)
+
+    asyncio.run(scenario())
+
+
+def test_a_form_that_cannot_be_in_time_is_refused_as_a_whole(house: Open, sample: bytes) -> None:
+    async def scenario() -> None:
+        async with house(2) as home:
+            service = home.service
+            deadline = 2 * service.controller.costs.least(1)
+            form: list[ImageAsked | ServeError] = [BadImage("one more")]
+            for _ in range(64):
+                ask = asked(service, Budget(deadline=deadline), 1, home.clock.now, "a-request")
+                form.append((told(sample, lambda: None), ask))
+            with pytest.raises(Overloaded, match="or allow more time"):
+                await answer_images(service, form)
+            assert (service.limiter.inside, service.limiter.floor) == (0, 0.0)
+            assert not any(isinstance(image, tuple) and image[0].told for image in form)  # type: ignore[attr-defined]
 
     asyncio.run(scenario())
 

@@ -1,10 +1,11 @@
 import math
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.budget import GRAMMAR, LONGEST_DEADLINE, Budget, parse
+from server.budget import GRAMMAR, LONGEST_DEADLINE, PATTERN, WANTED, Budget, parse
 from server.errors import BadBudget
 
 
@@ -104,9 +105,9 @@ def test_hostile_terms_are_refused(term: str) -> None:
 )
 @pytest.mark.parametrize("field", ["max_flops", "deadline_ms", "min_top1"])
 def test_hostile_plain_numbers_are_refused_under_their_own_name(field: str, number: str) -> None:
-    with pytest.raises(BadBudget, match=f"^{field}: ") as refusal:
+    with pytest.raises(BadBudget, match=f"^{field}: .* a plain number as in ") as refusal:
         parse(**{field: number})
-    assert refusal.value.extra["field"] == field
+    assert refusal.value.extra == {"field": field, "grammar": WANTED[field]}
 
 
 @pytest.mark.parametrize("field", ["max_flops", "deadline_ms"])
@@ -117,8 +118,9 @@ def test_a_plain_zero_is_refused_where_nothing_could_meet_it(field: str) -> None
 
 @pytest.mark.parametrize("text", ["", "-1", "1.0", "1e1", " 1", "१", "0x1", "1" * 100_000, "deit_s"])
 def test_a_stitch_is_a_whole_number(text: str) -> None:
-    with pytest.raises(BadBudget, match=r"^stitch: "):
+    with pytest.raises(BadBudget, match=r"^stitch: .* id of one stitch, a whole number; GET /stitches") as refusal:
         parse(stitch=text)
+    assert "GFLOPs" not in refusal.value.detail + str(refusal.value.extra)
 
 
 def test_the_longest_deadline_is_accepted_and_a_longer_one_is_not() -> None:
@@ -151,6 +153,20 @@ def test_any_text_parses_to_a_sound_budget_or_is_refused(budgets: list[str], num
     assert budget.deadline is None or 0 < budget.deadline <= LONGEST_DEADLINE
     assert budget.min_top1 is None or 0 <= budget.min_top1 <= 1
     assert budget.stitch is None or budget.stitch >= 0
+
+
+@given(st.text() | grammatical | st.from_regex(PATTERN))
+@example("2E+9Gflops, 15 MS,.5 %")
+@example("15ms\n")
+def test_the_pattern_is_that_of_what_parses(text: str) -> None:
+    matches = re.search(PATTERN.replace("$", r"\Z"), text) is not None  # JSON Schema's $ is only the very end
+    try:
+        parse([text])
+    except BadBudget as refusal:
+        out_of_bounds = re.search("too large|more than|both set|longer", refusal.detail)
+        assert not matches or out_of_bounds
+    else:
+        assert matches
 
 
 @given(

@@ -109,6 +109,22 @@ def test_a_second_sigterm_ends_it_at_once_whatever_is_in_flight(started: Process
     assert "Traceback" not in started.log.read_text()
 
 
+@pytest.mark.parametrize("started", [("--drain-timeout-s", "1", "--body-timeout-s", "300")], indirect=True)
+def test_what_is_not_done_when_the_time_to_drain_is_over_is_refused(started: Process) -> None:
+    with socket.create_connection(("127.0.0.1", started.port), timeout=60) as client:
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n")
+        while httpx.get(f"{started.url}/status").json()["arriving"] != 1:
+            pass
+        assert started.stop() == 0
+        answer = client.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"the server stopped before it could answer" in answer
+    said = started.log.read_text()
+    assert "Cancel 1 running task(s)" in said
+    assert "Traceback" not in said
+    assert "CancelledError" not in said
+
+
 def test_a_taken_port_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -185,6 +201,8 @@ def free_port(monkeypatch: pytest.MonkeyPatch) -> None:
         (("serve", "--family", "deit_ti_s_b"), "no weights ship with .* `stitchserve pull deit_ti_s_b`"),
         (("serve", "--family", "nowhere.toml"), "nowhere/family.json: no such file; `stitchserve build`"),
         (("serve", "--device", "potato"), "potato"),
+        (("serve", "--device", "potato", "--policy", "foo"), "policy: 'foo' is none of pace, .* or fixed:<stitch>"),
+        (("serve", "--device", "potato", "--policy", "fixed:999"), "policy: digits has no stitch 999: ids go from 0"),
         (("train", "--family", "digits"), "--data"),
         (("evaluate", "--data", "digits"), "--table"),
         (("stitches", "--plot", "out.txt"), r"\.png"),

@@ -78,6 +78,12 @@ def refusal(client: socket.socket, status: int) -> str:
     return str(problem["detail"])
 
 
+def counted(running: Running, status: int, route: str = "connection") -> float:
+    """Answers with this status."""
+    labels = {"route": route, "status": str(status)}
+    return running.service.metrics.registry.get_sample_value("stitchserve_requests_total", labels) or 0.0
+
+
 def post(path: str, *headers: str) -> bytes:
     return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
 
@@ -96,6 +102,7 @@ def test_half_a_header_is_waited_for_so_long_only(serve: Serve) -> None:
         client.sendall(GET + GET[:20])
         assert answer(client)[0] == 200
         assert "header" in refusal(client, 408)
+    assert counted(running, 408) == 2
 
 
 def test_line_ends_between_requests_do_not_keep_a_connection(serve: Serve) -> None:
@@ -117,6 +124,7 @@ def test_beyond_the_most_connections_is_503_until_one_goes(serve: Serve) -> None
         assert (status, headers["retry-after"]) == (503, "1")
         assert "2 connections" in problem["detail"]
         assert everything(third) == b""
+    assert counted(running, 503) == 1
     second.close()
     first.sendall(GET)
     assert answer(first)[0] == 200, "those that are in are served"
@@ -167,6 +175,7 @@ def test_a_body_of_tiny_chunks_is_refused(serve: Serve) -> None:
         client.sendall(post("/classify", "Content-Type: image/jpeg", "Transfer-Encoding: chunked"))
         client.sendall(b"1\r\nx\r\n" * 2000)
         assert "chunks" in refusal(client, 400)
+    assert counted(running, 400) == 1
     while running.service.bodies.arriving:  # the application learns that the client is gone
         pass
 
@@ -191,6 +200,7 @@ def test_what_is_no_request_or_too_long_a_one_is_a_problem(
     running: Running, caplog: pytest.LogCaptureFixture, head: bytes, status: int
 ) -> None:
     caplog.set_level(logging.INFO)
+    before = counted(running, status)
     for size in (len(head), 1000):
         with connect(running) as client:
             for at in range(0, len(head), size):
@@ -201,6 +211,7 @@ def test_what_is_no_request_or_too_long_a_one_is_a_problem(
             detail = refusal(client, status)
             assert detail.startswith("the request cannot be read: ") == (status == 400)
             assert "callback" not in detail
+    assert counted(running, status) == before + 2
     assert not any(record.exc_info for record in caplog.records)
 
 

@@ -97,6 +97,16 @@ def test_in_overload_those_who_cannot_be_in_time_make_room_for_those_who_can(con
     assert [entry.stitch for entry in plan.entries] == [0] * 6
 
 
+def test_in_overload_those_who_might_be_late_make_room_for_those_who_surely_are_not(controller: Controller) -> None:
+    queue = waiting(controller, [Budget()] * 40, *[2.5 * MS] * 4, *[8.5 * MS] * 6, *[12 * MS] * 30)
+    sure = controller.plan(queue, 0.0)
+    assert sure.doomed == 4
+    controller.drift.margin.pad = 2 * MS
+    unsure = controller.plan(queue, 0.0)
+    assert unsure.doomed == 10
+    assert len(unsure.entries) >= len(sure.entries)
+
+
 def test_why_a_batch_holds_no_more_is_said(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 9, 500 * MS)
     assert controller.plan(queue, 0.0).reason == "full"
@@ -125,9 +135,7 @@ def test_less_headroom_and_more_drift_mean_a_cheaper_level(controller: Controlle
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_where_any_batch_may_lose_more_than_the_slack_there_still_is_a_plan(
-    controller: Controller, policy: str
-) -> None:
+def test_where_a_batch_may_lose_more_than_the_slack_there_still_is_a_plan(controller: Controller, policy: str) -> None:
     controller.use(policy)
     for number in range(100):  # arrivals to expect
         controller.plan(waiting(controller, [Budget()] * 4, number * 10 * MS + 23 * MS), number * 10 * MS)
@@ -173,6 +181,21 @@ def test_a_request_behind_the_batch_is_explained_by_its_level(controller: Contro
     queue = waiting(controller, [Budget()] * 8, 17 * MS)
     entry, _ = controller.explain(queue, Waiting(controller.allow(parse(["65%"])), 500 * MS), 0.0)
     assert entry.stitch == 1
+
+
+@pytest.mark.parametrize(
+    ("budgets", "reason"),
+    [
+        ([Budget()], "cheapest stitch; no time for more in the 1 ms left of the SLO of 4 ms"),
+        ([parse(["9ms"])], "cheapest stitch; no time for more in the 1 ms left of the deadline of 9 ms"),
+        ([parse(["9ms"]), Budget()], "cheapest stitch; no time for more in 1 ms shared by 2 waiting"),
+    ],
+)
+def test_the_reason_tells_what_the_time_was_up_to(budgets: Sequence[Budget], reason: str) -> None:
+    controller = made(slo=4 * MS)
+    queue = waiting(controller, budgets, 1.2 * MS)
+    plan = controller.plan(queue, 0.0)
+    assert plan.why(queue[0].allowed, plan.entries[0]) == reason
 
 
 def test_policies_are_changed_by_name(controller: Controller) -> None:

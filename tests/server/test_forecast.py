@@ -36,3 +36,16 @@ def test_no_time_teaches_nothing() -> None:
     forecast = Forecast()
     forecast.observe(7, 0.0, SLO)
     assert forecast.rate == 0.0
+
+
+def test_a_load_that_has_gone_is_forgotten_soon_and_is_not_taken_for_bursts() -> None:
+    generator = np.random.default_rng(4)
+    forecast = Forecast()
+    for rate, steps in ((20.0, 200), (1000.0, 300)):
+        for _ in range(steps):
+            forecast.observe(int(generator.poisson(rate * 0.02)), 0.02, SLO)
+    assert forecast.rate > 900
+    for _ in range(30):  # six SLOs, where the rate looks back ten
+        forecast.observe(int(generator.poisson(20.0 * 0.02)), 0.02, SLO)
+    assert forecast.rate < 300
+    assert forecast.dispersion < 3

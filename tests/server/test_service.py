@@ -178,22 +178,33 @@ def test_when_all_permits_are_taken_a_body_is_refused_unread(stage: Stage, sampl
     assert (first()[0], second()[0]) == (200, 200)
 
 
-def test_a_form_of_more_images_than_the_queue_is_answered_in_turns(stage: Stage, sample: bytes) -> None:
-    files = [("image", ("a.jpg", sample, "image/jpeg"))] * 7
+def test_all_images_of_a_form_come_in_or_none(stage: Stage, sample: bytes) -> None:
+    files = [("image", ("a.jpg", sample, "image/jpeg"))] * 2
+    broken = [("image", ("b.svg", sample, "image/svg+xml"))]
+    limiter = stage.running.service.limiter
     with stage.running.client() as client:
+        first = stage.occupy(sample)
+        assert client.post("/classify/batch", files=files).status_code == 503, "one place is free, but not two"
+        assert limiter.inside == 1
+        one = stage.pool.submit(client.post, "/classify/batch", files=files[:1] + broken)
+        stage.until(lambda: limiter.inside == 2)
+        assert stage.post(sample)()[0] == 503, "the form holds the other place"
+        stage.engine.gate.set()
+        assert first()[0] == 200
+        assert ["predictions" in result for result in one.result().json()["results"]] == [True, False]
+        assert limiter.inside == 0
         stage.engine.gate.clear()
-        form = stage.pool.submit(client.post, "/classify/batch", files=files)
-        stage.until(lambda: stage.running.service.limiter.inside == 2)
-        assert stage.post(sample)()[0] == 503, "the form holds all permits"
+        both = stage.pool.submit(client.post, "/classify/batch", files=files)
+        stage.until(lambda: limiter.inside == 2)
         stage.engine.gate.set()
-        assert [len(result["predictions"]) for result in form.result().json()["results"]] == [5] * 7
-        assert max(stage.engine.batches) <= 2
-        assert stage.running.service.limiter.inside == 0
-        first, second = stage.occupy(sample), stage.post(sample)
-        stage.until(lambda: stage.running.service.limiter.inside == 2)
-        assert client.post("/classify/batch", files=files).status_code == 503, "a form, too, needs one permit"
-        stage.engine.gate.set()
-        assert (first()[0], second()[0]) == (200, 200)
+        assert [len(result["predictions"]) for result in both.result().json()["results"]] == [5] * 2
+        assert (limiter.inside, limiter.floor) == (0, 0.0)
+
+
+def test_a_form_of_more_images_than_there_is_room_for_is_refused(stage: Stage, sample: bytes) -> None:
+    with stage.running.client() as client:
+        refused = client.post("/classify/batch", files=[("image", ("a.jpg", sample, "image/jpeg"))] * 3)
+    assert (refused.status_code, refused.json()["detail"]) == (400, "the form has more than 2 files")
 
 
 def test_a_batch_that_hangs_is_told_to_whoever_restarts(stage: Stage, sample: bytes) -> None:

@@ -279,7 +279,11 @@ def test_a_full_server_and_one_that_stops_are_told_as_by_classify(cache: Path) -
     for running in run(build(settings(cache, max_queue=1))):
         client = triton.InferenceServerClient(running.url.removeprefix("http://"), concurrency=1)
         limiter = running.service.limiter
-        assert client.infer("auto@5", files()).as_numpy("stitch").tolist() == [5] * 3, "one after another"
+        assert client.infer("auto@5", files(FILES[0])).as_numpy("stitch").tolist() == [5]
+        assert client.get_model_config("auto")["max_batch_size"] == 1
+        with pytest.raises(InferenceServerException, match="3 images; send 1 to 1") as refusal:
+            client.infer("auto@5", files())
+        assert refusal.value.status() == "400"
         limiter.inside += 1
         response = httpx.post(f"{running.url}/v2/models/auto/infer", content=b"{}")
         assert "which is all it takes" in error(response, 503)
@@ -294,6 +298,29 @@ def test_a_full_server_and_one_that_stops_are_told_as_by_classify(cache: Path) -
             client.infer("auto", files())
         assert refusal.value.status() == "503"
         client.close()
+
+
+def test_images_are_let_in_together_or_not_at_all(cache: Path) -> None:
+    for running in run(build(settings(cache, max_queue=3))):
+        client = triton.InferenceServerClient(running.url.removeprefix("http://"))
+        limiter = running.service.limiter
+        assert client.infer("auto@5", files()).as_numpy("stitch").tolist() == [5] * 3
+        limiter.inside += 1
+        with pytest.raises(InferenceServerException, match="which is all it takes") as refusal:
+            client.infer("auto@5", files())
+        assert refusal.value.status() == "503"
+        assert limiter.inside == 1, "those that were let in have left"
+        client.close()
+
+
+def test_a_fault_is_told_as_by_classify(cache: Path) -> None:
+    for running in run(build(settings(cache))):
+        limiter = running.service.limiter
+        del running.service.limiter  # so that the route fails
+        response = httpx.post(f"{running.url}/v2/models/auto/infer", content=b"{}")
+        running.service.limiter = limiter
+        assert "failed to run" in error(response, 500)
+        assert response.headers["connection"] == "close"
 
 
 def test_a_key_is_asked_for_as_by_classify(cache: Path, tmp_path: Path) -> None:
@@ -321,4 +348,7 @@ def test_the_document_describes_the_routes(client: httpx.Client) -> None:
     infer = paths["/v2/models/{name}/infer"]["post"]
     assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
     assert {parameter["name"] for parameter in infer["parameters"]} == {"name", "Inference-Header-Content-Length"}
-    assert {"400", "404", "413", "415", "422", "503", "504"} <= set(infer["responses"])
+    assert {"400", "404", "413", "415", "422", "500", "503", "504"} <= set(infer["responses"])
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert {"inputs", "outputs", "parameters"} <= schemas["InferRequest"]["properties"].keys()
+    assert schemas["ProtocolError"]["required"] == ["error"]
