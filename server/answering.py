@@ -1,7 +1,7 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -88,28 +88,56 @@ async def answer_image(
     Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
     cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
     """
-    stages = ask.stages
-    async with turns or nullcontext():
-        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, serving, body, stages)
-    answer = await _run(serving, image, ask)
-    total = serving.clock() - stages.arrived
-    queue = stages.seconds["decode_wait"] + answer.queue
-    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
-    _count(serving, answer, seconds, in_time=total <= stages.limit)
+    read = partial(decode, body, serving.table.family.preprocessing, serving.limits)
+    answer, seconds = await run_image(serving, read, ask, turns)
+    limit, total = ask.stages.limit, seconds["total"]
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
         stitch=StitchUsed.of(answer.entry),
         reason=answer.reason,
         budget=BudgetUsed(
             max_flops=ask.budget.max_flops,
-            deadline_ms=stages.limit * 1e3,
+            deadline_ms=limit * 1e3,
             min_top1=percent(ask.budget.min_top1),
-            met=total <= stages.limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
+            met=total <= limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
         ),
         timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
         model=serving.table.family.name,
         request_id=ask.request_id,
     )
+
+
+async def run_image(
+    serving: Service, read: Callable[[], Image], ask: Asked, turns: asyncio.Semaphore | None = None
+) -> tuple[Answer[Ranking], dict[str, float]]:
+    """As `answer_image`, for an image that `read` gives on a thread that decodes -> what the engine says of it.
+
+    With it the seconds that went into decode, queue, compute and total.
+    """
+    stages = ask.stages
+    async with turns or nullcontext():
+        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, read, stages)
+    answer = await _run(serving, image, ask)
+    total = serving.clock() - stages.arrived
+    queue = stages.seconds["decode_wait"] + answer.queue
+    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
+    _count(serving, answer, seconds, in_time=total <= stages.limit)
+    return answer, seconds
+
+
+@contextmanager
+def let_in(serving: Service, asks: Sequence[Asked | None]) -> Iterator[list[ExitStack]]:
+    """Lets the images of one request in together -> the place of each, left on its own exit or on the block's.
+
+    None is one that needs no place. Raises Overloaded where one of them cannot be let in.
+    """
+    with ExitStack() as form:
+        places = [form.enter_context(ExitStack()) for _ in asks]
+        for place, ask in zip(places, asks, strict=True):
+            if ask is not None:
+                serving.check(ask.allowed, ask.stages.deadline - serving.clock())
+                place.enter_context(serving.limiter.admit(ask.allowed))
+        yield places
 
 
 async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeError]) -> list[Classification | Problem]:
@@ -118,13 +146,8 @@ async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeErr
     All others are let in together. Raises Overloaded where one of them cannot be.
     """
     turns = decode_turns(serving)
-    with ExitStack() as form:
-        places = [form.enter_context(ExitStack()) for _ in images]  # each left when its image has its answer
-        for place, image in zip(places, images, strict=True):
-            if not isinstance(image, ServeError):
-                _, ask = image
-                serving.check(ask.allowed, ask.stages.deadline - serving.clock())
-                place.enter_context(serving.limiter.admit(ask.allowed))
+    asks = [None if isinstance(image, ServeError) else image[1] for image in images]
+    with let_in(serving, asks) as places:
         return await asyncio.gather(*map(partial(_one, serving, turns), places, images))
 
 
@@ -140,9 +163,9 @@ async def _one(
         return Problem.model_validate(error.problem())
 
 
-def _decode(serving: Service, body: bytes, stages: Stages) -> Image:
+def _decode(read: Callable[[], Image], stages: Stages) -> Image:
     stages.end("decode_wait")
-    image = decode(body, serving.table.family.preprocessing, serving.limits)
+    image = read()
     stages.end("decode")
     return image
 

@@ -5,6 +5,7 @@ ServeError
 ├── BadImage           400  not an image, truncated or corrupt
 ├── Unauthorized       401  an API key that is nobody's, or none where one is needed
 ├── Forbidden          403  not to be had from this server
+├── UnknownModel       404  no model has this name
 ├── SlowBody           408  the body did not arrive in time
 ├── TooLarge           413  too many bytes, pixels or decoding steps
 ├── UnsupportedType    415  not an accepted image format
@@ -74,6 +75,14 @@ class Unauthorized(ServeError):
     status = 401
     title = "Unauthorized"
     type = "/problems/unauthorized"
+
+
+class UnknownModel(ServeError):
+    """No model has the asked name."""
+
+    status = 404
+    title = "Unknown model"
+    type = "/problems/unknown-model"
 
 
 class SlowBody(ServeError):

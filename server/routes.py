@@ -63,7 +63,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 ) -> Classification:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     arrived = serving.clock()
-    _refuse_if_stopping(serving)
+    refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
     with refusals_counted(serving), serving.bodies.hold() as body:
@@ -72,7 +72,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
         ask.stages.end("receive")
         serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
         with serving.limiter.admit(ask.allowed):
-            answer = await _unless_gone(request, answer_image(serving, image, ask))
+            answer = await unless_gone(request, answer_image(serving, image, ask))
     response.headers["X-Stitch-Id"] = str(answer.stitch.id)
     response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
     return answer
@@ -98,7 +98,7 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
     arrived = serving.clock()
-    _refuse_if_stopping(serving)
+    refuse_if_stopping(serving)
     limits = serving.settings
     with refusals_counted(serving), serving.bodies.hold() as body:
         serving.limiter.check_room()
@@ -122,15 +122,16 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
             return image, ask
 
         everything = answer_images(serving, [each(index) for index in range(len(form.images))])
-        return Classifications(results=await _unless_gone(request, everything))
+        return Classifications(results=await unless_gone(request, everything))
 
 
-def _refuse_if_stopping(serving: Service) -> None:
+def refuse_if_stopping(serving: Service) -> None:
+    """Raises Draining."""
     if serving.refusing:
         raise Draining("the server is stopping; send the request to another replica")
 
 
-async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
+async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     """What the work gives; cancels it and raises ClientGone when the client leaves first."""
     running, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
