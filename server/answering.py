@@ -55,7 +55,7 @@ def asked(
 
 def floored(budget: Budget, tenant: Tenant) -> Budget:
     """The budget with the tenant's least top-1, where that is more than its own."""
-    if tenant.min_top1 is None or budget.stitch is not None or (budget.min_top1 or 0.0) >= tenant.min_top1:
+    if tenant.min_top1 is None or (budget.min_top1 or 0.0) >= tenant.min_top1:
         return budget
     return replace(budget, min_top1=tenant.min_top1)
 

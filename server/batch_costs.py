@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from lookup_tables.frontier import Point, pareto, upper_hull
 from lookup_tables.table import Entry, LookupTable
@@ -27,7 +28,6 @@ class Costs:
         self.rank = {entry.stitch: rank for rank, entry in enumerate(self.frontier)}
         self._levels: dict[int, tuple[Level, ...]] = {}
         self._capacity: dict[int, float] = {}
-        self._least = [0.0, *(table.seconds(self.frontier[0].stitch, rows) for rows in range(1, max_batch + 1))]
 
     def seconds(self, stitch: int, rows: int) -> float:
         """Seconds of a batch of one stitch."""
@@ -39,6 +39,12 @@ class Costs:
             ((stitch, rows),) = counts.items()
             return self.seconds(stitch, rows)
         return self.table.batch_seconds(counts)
+
+    @cached_property
+    def _least(self) -> list[float]:
+        """Seconds of a batch of the cheapest stitch, by its rows; a table without latencies has none."""
+        rows = range(1, self.max_batch + 1)
+        return [0.0, *(self.table.seconds(self.frontier[0].stitch, number) for number in rows)]
 
     def least(self, rows: int) -> float:
         """Seconds of a batch of the cheapest stitch."""

@@ -23,7 +23,7 @@ class Control(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     policy: Annotated[str, Field(max_length=40)] | None = Field(None, description=POLICY_NAMES)
-    slo_ms: Annotated[float, Field(gt=0, le=3_600_000)] | None = Field(
+    slo_ms: Annotated[float, Field(strict=True, ge=0.01, le=3_600_000)] | None = Field(
         None, description="the deadline of a request that brings none"
     )
 
