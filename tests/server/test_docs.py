@@ -3,6 +3,7 @@
 import re
 
 import httpx
+from anyio import open_file  # noqa: F401 - imported late, in the server's thread, pytest's rewriting of it can fail
 
 
 def test_all_that_the_page_loads_comes_from_this_server(client: httpx.Client) -> None:

@@ -28,6 +28,7 @@ def configure() -> Iterator[Configure]:
     def to_text(form: logs.Form) -> io.StringIO:
         stream = io.StringIO()
         root.handlers.clear()  # else they would be closed, pytest's among them
+        logging.captureWarnings(False)  # some other test may have left it on, and then it does nothing
         logs.configure(form, stream)
         return stream
 
