@@ -279,7 +279,7 @@ class Transport(asyncio.Transport):
 
 def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
     async def scenario() -> None:
-        config = uvicorn.Config(lambda: None)
+        config = uvicorn.Config(lambda: None, log_config=None)
         slow, stuck = Transport(), Transport()
         for transport in (slow, stuck):
             connection = Connection(config, ServerState(), {}, most=9, patience=0.01)

@@ -28,7 +28,11 @@ def configure() -> Iterator[Configure]:
     def to_text(form: logs.Form) -> io.StringIO:
         stream = io.StringIO()
         root.handlers.clear()  # else they would be closed, pytest's among them
-        logging.captureWarnings(False)  # some other test may have left it on, and then it does nothing
+        # Servers of other tests may have set these, and they stay.
+        logging.captureWarnings(False)
+        for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
         logs.configure(form, stream)
         return stream
 
