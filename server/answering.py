@@ -71,12 +71,12 @@ def decode_turns(serving: Service) -> asyncio.Semaphore:
 
 
 @contextmanager
-def refusals_counted(serving: Service) -> Iterator[None]:
-    """Counts the one image that this block is about, where it is refused for load."""
+def refusals_counted(serving: Service, images: int = 1) -> Iterator[None]:
+    """Counts the images that this block is about, where they are refused for load; one while nobody knows how many."""
     try:
         yield
     except (DeadlinePassed, Overloaded) as error:
-        serving.metrics.refuse(error)
+        serving.metrics.refuse(error, images)
         raise
 
 
@@ -147,7 +147,7 @@ async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeErr
     """
     turns = decode_turns(serving)
     asks = [None if isinstance(image, ServeError) else image[1] for image in images]
-    with let_in(serving, asks) as places:
+    with refusals_counted(serving, len(asks)), let_in(serving, asks) as places:
         return await asyncio.gather(*map(partial(_one, serving, turns), places, images))
 
 

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from lookup_tables.frontier import Point, pareto, upper_hull
 from lookup_tables.table import Entry, LookupTable
@@ -42,9 +43,9 @@ class Costs:
 
     @cached_property
     def _least(self) -> list[float]:
-        """Seconds of a batch of the cheapest stitch, by its rows; a table without latencies has none."""
+        """Seconds of a batch of the cheapest stitch, by its rows, never falling; a table without latencies has none."""
         rows = range(1, self.max_batch + 1)
-        return [0.0, *(self.table.seconds(self.frontier[0].stitch, number) for number in rows)]
+        return [0.0, *accumulate((self.table.seconds(self.frontier[0].stitch, number) for number in rows), max)]
 
     def least(self, rows: int) -> float:
         """Seconds of a batch of the cheapest stitch."""

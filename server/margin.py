@@ -1,7 +1,5 @@
 """What a batch may take beyond what is expected of it: a band that few exceed."""
 
-from collections import deque
-
 import numpy as np
 
 WINDOW = 256
@@ -9,7 +7,9 @@ WINDOW = 256
 CORRECTION = 0.002
 """How fast the quantile asked for follows the misses seen (Gibbs and Candes 2021, gamma)."""
 AVERAGE = 0.01
+"""Weight of the last batch in `missed`."""
 LARGEST = 4.0
+"""Times its bound that an error counts at most: a batch that stalled says little about the next."""
 LESS = 0.8
 """How much less another shape must need than one in proportion, which is the safest for long batches."""
 SHAPED_BY = 0.05
@@ -33,7 +33,8 @@ class Margin:
         """Share of the batches that exceeded their bound, as a long exponential average."""
         self.pad = self.slope = 0.0
         self._level = miss_probability or 0.0
-        self._seen: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._count = 0
+        self._expected, self._errors = np.zeros(WINDOW), np.zeros(WINDOW)  # rings
 
     def beyond(self, expected: float) -> float:
         """The seconds to add to the expected ones."""
@@ -46,23 +47,26 @@ class Margin:
         missed = seconds - expected > self.beyond(expected)
         self.missed += AVERAGE * (missed - self.missed)
         self._level += CORRECTION * (self.miss_probability - missed)
-        most = LARGEST * (expected + self.beyond(expected))  # one that stalled says little about the next
-        self._seen.append((expected, min(seconds, most) - expected))
-        self._fit()
+        most = LARGEST * (expected + self.beyond(expected))
+        place = self._count % WINDOW
+        self._expected[place], self._errors[place] = expected, min(seconds, most) - expected
+        self._count += 1
+        self._fit(min(self._count, WINDOW))
 
-    def _fit(self) -> None:
-        expected, errors = np.array(self._seen).T
+    def _fit(self, seen: int) -> None:
+        expected, errors = self._expected[:seen], self._errors[:seen]
         mean = expected.mean()
         typical = mean + SHARES * (expected - mean)  # on average the same for every share
-        scores = np.sort(errors / typical, axis=1)
-        bounds = scores[:, self._place(SHAPED_BY)]
+        shaping, bounding = _place(SHAPED_BY, seen), _place(self._level, seen)
+        scores = np.partition(errors / typical, (shaping, bounding), axis=1)
+        bounds = scores[:, shaping]
         best = bounds.argmin() if bounds.min() < LESS * bounds[0] else 0
-        bound = scores[best, self._place(self._level)]
         # Not below 0: while what is expected moves down, errors of before say nothing of what may exceed it now.
-        times, share = max(0.0, float(bound)), float(SHARES[best, 0])
+        times, share = max(0.0, float(scores[best, bounding])), float(SHARES[best, 0])
         self.pad, self.slope = times * (1 - share) * float(mean), times * share
 
-    def _place(self, level: float) -> int:
-        """Of the errors in ascending order the one that this share of them exceeds; the largest below that."""
-        exceeding = int(min(1.0, max(0.0, level)) * (len(self._seen) + 1))
-        return max(0, len(self._seen) - max(1, exceeding))
+
+def _place(level: float, seen: int) -> int:
+    """Of so many errors in ascending order the one that this share of them exceeds; the largest below that."""
+    exceeding = int(min(1.0, max(0.0, level)) * (seen + 1))
+    return max(0, seen - max(1, exceeding))

@@ -86,9 +86,9 @@ class Metrics:
         """Counts a request that the connection refused, before there was a route, or while its body came."""
         self.requests.labels(CONNECTION, str(status)).inc()
 
-    def refuse(self, error: Overloaded | DeadlinePassed) -> None:
-        """Count an image that was refused for load."""
-        self.refused_images.labels(error.reason, error.stage).inc()
+    def refuse(self, error: Overloaded | DeadlinePassed, images: int = 1) -> None:
+        """Count images that were refused for load."""
+        self.refused_images.labels(error.reason, error.stage).inc(images)
 
     def gauge(self, name: str, help_text: str, read: Reading) -> None:
         """Shows a value that is read when the metrics are; nothing while it is None."""

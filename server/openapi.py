@@ -114,11 +114,22 @@ def _refusal_v2(status: int) -> dict[str, Any]:
 
 
 def define_schemas(app: FastAPI) -> None:
-    """The models that are named here, for FastAPI defines only those of routes' types."""
+    """The models that are named here, once the document is asked for: FastAPI defines only those of routes' types."""
+    make = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            make()["components"]["schemas"] |= _definitions()
+        return make()
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _definitions() -> dict[str, Any]:
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(named, "serialization") for _, named in _TEXTS.values()]
     models += [(ProtocolError, "serialization"), (InferRequest, "validation")]
-    definitions = models_json_schema(models, ref_template=_NAMED)[1]["$defs"]
-    app.openapi()["components"]["schemas"] |= definitions
+    definitions: dict[str, Any] = models_json_schema(models, ref_template=_NAMED)[1]["$defs"]
+    return definitions
 
 
 ANYWHERE = refusals(400, 408, 414, 431, 500, 503)

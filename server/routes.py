@@ -100,11 +100,12 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     arrived = serving.clock()
     refuse_if_stopping(serving)
     limits = serving.settings
-    with refusals_counted(serving), serving.bodies.hold() as body:
-        serving.limiter.check_room()
+    with serving.bodies.hold() as body:
         most = min(MOST_IMAGES, limits.max_queue)
         sizes = limits.max_form_bytes, limits.max_bytes
-        form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
+        with refusals_counted(serving):
+            serving.limiter.check_room()
+            form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
 

@@ -15,7 +15,7 @@ from stitching import SNNet
 
 WORTH = 1.4
 """How many times as fast twice the threads must be. Cores that the engine leaves decode images and speak HTTP; threads
-that wait for one another at every operator suffer from whatever else runs there."""
+that wait for one another at every operator suffer from whatever else runs there (benchmarks/engine/threads.py)."""
 ROWS = 4
 BY_ITSELF = torch.get_num_threads()
 

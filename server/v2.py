@@ -106,18 +106,20 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
     arrived = serving.clock()
     refuse_if_stopping(serving)
     _check_head(request)
-    with refusals_counted(serving), serving.bodies.hold() as body:
-        serving.limiter.check_room()
+    with serving.bodies.hold() as body:
         received = BytesIO()
         limits = serving.settings
-        await body.receive(request, limits.max_form_bytes, limits.body_timeout_s, received.write)
+        with refusals_counted(serving):
+            serving.limiter.check_room()
+            await body.receive(request, limits.max_form_bytes, limits.body_timeout_s, received.write)
         length = header_length(request.headers.get(HEADER_LENGTH))
         inference = read(received.getvalue(), length, serving.table.family.preprocessing.size)
         del received
         _check_count(len(inference.images), limits.max_queue)
         budget = budget_of(name, parameters=inference.parameters)
         asks = [asked(serving, budget, 0, arrived, request.state.request_id, tenant=tenant) for _ in inference.images]
-        answers = await unless_gone(request, _answers(serving, inference, asks))
+        with refusals_counted(serving, len(asks)):
+            answers = await unless_gone(request, _answers(serving, inference, asks))
     return _response(serving, name, inference, answers)
 
 

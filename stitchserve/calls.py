@@ -49,7 +49,9 @@ def classify(image: bytes, budget: Budget, top_k: int | None, nearest: bool) -> 
 def classify_batch(
     images: Sequence[bytes], budget: Budget, budgets: Sequence[Terms] | None, top_k: int | None, nearest: bool
 ) -> Call[list[Classification | Refused]]:
-    """Several images, with one budget for all or one for each. ValueError where these are not as many."""
+    """Several images, with one budget for all or one for each. ValueError for none, and where these are not as many."""
+    if not images:
+        raise ValueError("images: none; give one at least")
     body: dict[str, Any] = {"files": [("image", (str(i), image, BINARY)) for i, image in enumerate(images)]}
     if budgets is not None:
         if len(budgets) != len(images):

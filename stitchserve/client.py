@@ -77,7 +77,8 @@ class Client(_Base):
     `url` is the server's (`http://127.0.0.1:8000`), `api_key` the tenant's, `retrying` when a call is sent again.
     `timeout`, in seconds, bounds every wait for the server; without it that is the deadline and `margin`, or 30 s
     where there is no deadline. A deadline is each try's own. `verify` is httpx's: an SSLContext for a CA of your own.
-    Every call raises a StitchserveError. Close it, or use it in a `with`.
+    What goes wrong on the way or at the server is a StitchserveError; what cannot be sent, as no image or a path that
+    cannot be read, raises ValueError, TypeError or OSError before anything is. Close it, or use it in a `with`.
     """
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None, **options: Unpack[Options]) -> None:

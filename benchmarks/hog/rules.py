@@ -17,7 +17,6 @@ first 2 s, in the rest of its stay, in the 2 s after it, and after those.
 
 import argparse
 import random
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -28,6 +27,8 @@ from server.allowance import Allowed
 from server.budget import Budget
 from server.controller import Controller
 from server.drift import Drift
+from server.queue import DeadlineQueue
+from server.tenants import ANYONE, Tenant
 
 START, STOP, END = 20.0, 40.0, 60.0
 SPANS = ((START, START + 2), (START + 2, STOP), (STOP, STOP + 2), (STOP + 2, END))
@@ -37,13 +38,14 @@ FIXED, PER_FLOP, MAX_BATCH = 1.5e-3, 3e-11, 32  # seconds a batch, seconds a FLO
 HOGS = {"no harm": (1.0, 0.05), "2x": (2.0, 0.2), "3x": (3.0, 0.4), "6x": (6.0, 0.5)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """What waits: as the controller sees it."""
 
     arrived: float
     allowed: Allowed
     deadline: float
+    tenant: Tenant = ANYONE
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ class Twice(Drift):
 class Modelled(Twice):
     """Headroom as a part of the prediction."""
 
-    def observe(self, ratio: float, headroom: float = 1.0) -> None:
+    def observe(self, predicted: float, seconds: float, headroom: float = 1.0) -> None:
         """Learn only what headroom did not say."""
-        super().observe(ratio * headroom)
+        super().observe(predicted / headroom, seconds)
 
 
 RULES: dict[str, type[Drift]] = {"none": Ignoring, "product": Twice, "model": Modelled, "once": Drift}
@@ -105,28 +107,27 @@ def simulate(drift: Drift, table: LookupTable, scene: Scene, seed: int) -> Itera
     controller = Controller(table, max_batch=MAX_BATCH, slo=scene.slo)
     controller.drift = drift
     allowed = controller.allow(Budget())
-    queue: deque[Request] = deque()
+    queue: DeadlineQueue[Request] = DeadlineQueue()
     now, arrival = 0.0, arriving.expovariate(scene.rate)
     while arrival < END or queue:
         if not queue:
             now = max(now, arrival)
         while arrival <= now and arrival < END:
-            queue.append(Request(arrival, allowed, arrival + scene.slo))
+            queue.push(Request(arrival, allowed, arrival + scene.slo))
             arrival += arriving.expovariate(scene.rate)
         headroom = monitored(now, chance)
-        while queue and queue[0].deadline <= now:
-            yield Outcome(queue.popleft().arrived, 0.0)
+        for late in queue.take_late(now):
+            yield Outcome(late.arrived, 0.0)
         if not queue:
             continue
-        plan = controller.plan(list(queue), allowed.floor * len(queue), now, headroom)
-        for _ in range(plan.doomed):
-            yield Outcome(queue.popleft().arrived, 0.0)
+        plan = controller.plan(queue, now, headroom)
+        for lost in queue.take(plan.doomed):
+            yield Outcome(lost.arrived, 0.0)
         hogged = START <= now < STOP
         ratio = chance.lognormvariate(0, scene.noise if hogged else 0.05) * (scene.slow if hogged else 1.0)
         now += plan.predicted * ratio
         controller.observe(plan, plan.predicted * ratio)
-        for entry in plan.entries:
-            request = queue.popleft()
+        for entry, request in zip(plan.entries, queue.take(len(plan.entries)), strict=True):
             yield Outcome(request.arrived, (entry.top1 or 0.0) if now <= request.deadline else 0.0)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Event, Lock, Semaphore
 
@@ -10,6 +10,7 @@ import pytest
 from conftest import Running, run, settings
 
 from server.answering import ImageAsked, answer_image, answer_images, asked, decode_turns
+from server.body import Bodies, Body
 from server.budget import Budget
 from server.errors import BadImage, DeadlinePassed, Overloaded, ServeError
 from server.schemas import Classification
@@ -21,14 +22,26 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.read = Event()
 
     def __call__(self) -> float:
-        self.read.set()
         return self.now
 
     def move(self, seconds: float) -> None:
         self.now += seconds
+
+
+class TellingBodies(Bodies):
+    """Tells when the first body is to come."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.held_one = Event()
+
+    @contextmanager
+    def hold(self) -> Iterator[Body]:
+        self.held_one.set()
+        with super().hold() as body:
+            yield body
 
 
 class Told(bytes):
@@ -228,15 +241,15 @@ def test_a_form_that_cannot_be_in_time_is_refused_as_a_whole(house: Open, sample
 def test_a_body_that_arrives_late_is_not_decoded(running: Running, cache: Path) -> None:
     clock = Clock()
     service = Service(settings(cache), running.service.engine, running.service.table, clock)
+    service.bodies = bodies = TellingBodies(1_000_000)
 
     def body() -> Iterator[bytes]:
         yield b"what would be no image"
-        assert clock.read.wait(30)  # its arrival has been noted
+        assert bodies.held_one.wait(30)  # its arrival has been noted
         clock.move(100)
         yield b", were it looked at"
 
     for home in run(service):
-        clock.read.clear()
         with home.client() as client:
             response = client.post("/classify", content=body())
     assert (response.status_code, response.json()["stage"], response.json()["receive_ms"]) == (504, "receive", 100_000)

@@ -1,5 +1,7 @@
 """Seconds of batches, levels and drains, against a table that can be reckoned by hand."""
 
+from dataclasses import replace
+
 import pytest
 from made_up import MS, small_table
 
@@ -23,6 +25,19 @@ def test_a_drain_is_full_batches_and_a_rest(costs: Costs) -> None:
     assert costs.drain(0.0) == 0.0
     assert costs.drain(4 * MS) == pytest.approx(4 * MS)
     assert costs.drain(20 * MS) == pytest.approx(20 * MS)
+
+
+def test_more_rows_never_count_as_faster() -> None:
+    table = small_table()
+    assert table.latency
+    dip = [replace(one, p50=0.1 * MS) if one.batch == max(o.batch for o in table.latency.measurements) else one
+           for one in table.latency.measurements]  # fmt: skip
+    dented = Costs(replace(table, latency=replace(table.latency, measurements=tuple(dip))), max_batch=8)
+    least = [dented.least(rows) for rows in range(1, 9)]
+    assert least == sorted(least)
+    assert least[-1] > dented.seconds(0, 8), "which the table says"
+    assert [dented.most_rows(least[rows - 1]) >= rows for rows in range(1, 9)] == [True] * 8
+    assert dented.most_rows(0.5 * least[0]) == 0
 
 
 def test_a_batch_of_one_stitch_costs_what_the_table_says(costs: Costs) -> None:

@@ -56,6 +56,8 @@ def test_nobody_else_changes_anything(client: httpx.Client, headers: dict[str, s
     [
         ({"policy": "greedy"}, "slackfit"),
         ({"slo_ms": 0}, "slo_ms"),
+        ({"slo_ms": 1e-300}, "slo_ms"),
+        ({"slo_ms": True}, "slo_ms"),
         ({"slo": 5}, "slo"),
         ({"policy": "fixed:99"}, "99"),
     ],
@@ -84,9 +86,11 @@ def test_a_tenants_least_top1_holds_whatever_the_policy(client: httpx.Client, sa
     assert anyone["stitch"]["top1"] < 90
 
 
-def test_a_tenants_least_top1_and_a_budget_that_excludes_it_are_refused(client: httpx.Client, sample: bytes) -> None:
-    refused = client.post("/classify?budget=6MFLOPs", content=sample, headers=SHOP)
+@pytest.mark.parametrize("query", ["budget=6MFLOPs", "stitch=0"])
+def test_a_tenants_least_top1_and_what_excludes_it_are_refused(client: httpx.Client, sample: bytes, query: str) -> None:
+    refused = client.post(f"/classify?{query}", content=sample, headers=SHOP)
     assert refused.status_code == 422
+    assert client.post(f"/classify?{query}", content=sample).status_code == 200, "who has no least top-1 may"
 
 
 def test_a_wrong_key_is_refused(client: httpx.Client, sample: bytes) -> None:

@@ -212,6 +212,8 @@ def test_a_batch_gives_each_its_result() -> None:
         first, second = client.classify_batch([b"one", b"two"], budgets=["20MFLOPs", ["1s", "78%"]], top_k=1)
         with pytest.raises(ValueError, match="1 for 2 images"):
             client.classify_batch([b"one", b"two"], budgets=["1s"])
+        with pytest.raises(ValueError, match="none; give one"):
+            client.classify_batch([])
     assert isinstance(first, Classification)
     assert first.label == "17"
     assert isinstance(second, Refused)
