@@ -86,11 +86,11 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
     with refusals_counted(serving), serving.bodies.hold() as body:
-        serving.check(ask.allowed, time_limit(serving, budget))
+        serving.check(ask.allowed, time_limit(serving, budget), tenant)
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
-        serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
-        with serving.limiter.admit(ask.allowed):
+        serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
+        with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
             answer = await _unless_gone(request, answer_image(serving, image, ask))
     response.headers["X-Stitch-Id"] = str(answer.stitch.id)
     response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
@@ -115,7 +115,7 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     """
     arrived = serving.clock()
     _refuse_if_stopping(serving)
-    serving.limiter.check_room()
+    serving.limiter.check_room(tenant=tenant)
     limits = serving.settings
     with serving.bodies.hold() as body:
         form = await read_images(request, body, limits.max_form_bytes, limits.max_bytes, limits.body_timeout_s)
@@ -131,8 +131,8 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
             ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=on_infeasible == "nearest")
             ask.stages.end("receive")
             async with turns:
-                serving.check(ask.allowed, arrived + time_limit(serving, mine) - serving.clock())
-                with serving.limiter.admit(ask.allowed):
+                serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
+                with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
                     return await answer_image(serving, image, ask, decoding)
 
         async def one(index: int) -> Classification | Problem:
