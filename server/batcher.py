@@ -150,7 +150,8 @@ class Batcher(Generic[Image, Result]):
 
     async def run(self) -> None:
         """The dispatch loop; returns after `stop`, once the queue is empty."""
-        await asyncio.gather(*(self._run_lane() for _ in range(self._lanes)))
+        lanes = [self._run_lane() for _ in range(self._lanes)]
+        await (asyncio.gather(*lanes) if len(lanes) > 1 else lanes[0])
 
     async def _run_lane(self) -> None:
         while True:
