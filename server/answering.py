@@ -135,8 +135,9 @@ def let_in(serving: Service, asks: Sequence[Asked | None]) -> Iterator[list[Exit
         places = [form.enter_context(ExitStack()) for _ in asks]
         for place, ask in zip(places, asks, strict=True):
             if ask is not None:
-                serving.check(ask.allowed, ask.stages.deadline - serving.clock())
-                place.enter_context(serving.limiter.admit(ask.allowed))
+                due = ask.stages.deadline
+                serving.check(ask.allowed, due - serving.clock(), ask.tenant)
+                place.enter_context(serving.limiter.admit(ask.allowed, ask.tenant, due))
         yield places
 
 

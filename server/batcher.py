@@ -13,6 +13,7 @@ from server.allowance import Allowed
 from server.controller import Controller, Plan
 from server.errors import DeadlinePassed, Draining, InternalError, Overloaded, ServeError
 from server.queue import DeadlineQueue
+from server.shedding import shed
 from server.tenants import ANYONE, Tenant
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,8 @@ class Batcher(Generic[Image, Result]):
 
     async def run(self) -> None:
         """The dispatch loop; returns after `stop`, once the queue is empty."""
-        await asyncio.gather(*(self._run_lane() for _ in range(self._lanes)))
+        lanes = [self._run_lane() for _ in range(self._lanes)]
+        await (asyncio.gather(*lanes) if len(lanes) > 1 else lanes[0])
 
     async def _run_lane(self) -> None:
         while True:
@@ -177,11 +179,15 @@ class Batcher(Generic[Image, Result]):
 
     async def _run_batch(self) -> None:
         started, busy, headroom = self._clock(), self.running, self._headroom()
+        for request in shed(self.queue, self._controller, started + busy, headroom):
+            detail = "the load is too much for all, and this client has more than its share of it; come back later"
+            request.refuse(Overloaded(detail, retry_after=self._drain(), reason="share", stage="queue"))
+        if not self._may_begin():
+            return
         plan = self._controller.plan(self.queue, started + busy, headroom)
         for request in self.queue.take(plan.doomed):
-            drain = busy + self._controller.drain_seconds(self.queue.floor, headroom)
             detail = "the load is too much to keep the deadline even with the cheapest stitch; come back later"
-            request.refuse(Overloaded(detail, retry_after=drain, stage="queue"))
+            request.refuse(Overloaded(detail, retry_after=self._drain(), stage="queue"))
         batch = self.queue.take(len(plan.entries))
         flight = _Flight(started, plan.expected, sum(request.allowed.floor for request in batch))
         self._flights.append(flight)
@@ -194,6 +200,9 @@ class Batcher(Generic[Image, Result]):
             failure = error if isinstance(error, ServeError) else InternalError(f"{type(error).__name__}: {error}")
             for request in batch:
                 request.refuse(failure)
+
+    def _drain(self) -> float:
+        return self.running + self._controller.drain_seconds(self.queue.floor, self._headroom())
 
     async def _answer(self, batch: Sequence[_Request[Image, Result]], plan: Plan, flight: _Flight) -> None:
         stitches = [entry.stitch for entry in plan.entries]

@@ -179,7 +179,8 @@ class Unavailable(ServeError):
 class Overloaded(Unavailable):
     """The load is more than even the cheapest stitch within the budget can carry, or than there is room for.
 
-    `reason`: full, the places; memory; bodies, the room for them; doomed, to be late even at the cheapest stitch.
+    `reason`: full, the places; memory; bodies, the room for them; share, its tenant's, is exceeded; doomed, to be late
+    even at the cheapest stitch.
     """
 
     title = "Overloaded"
@@ -190,7 +191,7 @@ class Overloaded(Unavailable):
         detail: str,
         *,
         retry_after: float = 1.0,
-        reason: Literal["full", "memory", "bodies", "doomed"] = "doomed",
+        reason: Literal["full", "memory", "bodies", "share", "doomed"] = "doomed",
         stage: Literal["arrival", "receive", "queue"] = "arrival",
         **extra: object,
     ) -> None:

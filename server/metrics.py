@@ -23,6 +23,7 @@ REFUSED = (
     ("full", "arrival"),
     ("memory", "arrival"),
     ("bodies", "receive"),
+    ("share", "queue"),
     ("doomed", "arrival"),
     ("doomed", "queue"),
     ("late", "receive"),
@@ -74,8 +75,8 @@ class Metrics:
         )
         self.refused_images = Counter(
             "stitchserve_refused_images",
-            "Images refused for load: full, memory, bodies (no room for them), doomed (even the cheapest stitch would "
-            "be too late), late (the deadline has passed; the stage is where most of the time went)",
+            "Images refused for load: full, memory, bodies (no room for them), share (its tenant has more than that), "
+            "doomed (even the cheapest stitch would be too late), late (the stage is where most of the time went)",
             ["reason", "stage"],
             registry=self.registry,
         )

@@ -67,11 +67,11 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
     with refusals_counted(serving), serving.bodies.hold() as body:
-        serving.check(ask.allowed, time_limit(serving, budget))
+        serving.check(ask.allowed, time_limit(serving, budget), tenant)
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
-        serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
-        with serving.limiter.admit(ask.allowed):
+        serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
+        with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
             answer = await unless_gone(request, answer_image(serving, image, ask))
     response.headers["X-Stitch-Id"] = str(answer.stitch.id)
     response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
@@ -104,7 +104,7 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
         most = min(MOST_IMAGES, limits.max_queue)
         sizes = limits.max_form_bytes, limits.max_bytes
         with refusals_counted(serving):
-            serving.limiter.check_room()
+            serving.limiter.check_room(tenant=tenant)
             form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")

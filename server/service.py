@@ -82,14 +82,14 @@ class Service:
         """The share of the device that others leave to us."""
         return self.monitor.load.headroom
 
-    def check(self, allowed: Allowed, slack: float) -> None:
+    def check(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> None:
         """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
         if slack <= 0:
             return  # what comes next says where its time went
-        queue = self.batcher.queue
+        queue, due = self.batcher.queue, self.clock() + slack
         decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
-        ahead = decoding + queue.floor_before(self.clock() + slack)
-        self.limiter.check(allowed, slack, ahead, self.batcher.running, self.headroom())
+        ahead = decoding + queue.floor_before(due)
+        self.limiter.check(allowed, slack, ahead, self.batcher.running, self.headroom(), tenant=tenant, due=due)
 
     def explain(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> tuple[Entry, Plan]:
         """The stitch that a request, due in `slack` seconds, would get now, and the plan for its batch."""

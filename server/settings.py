@@ -52,7 +52,12 @@ class Settings(BaseSettings):
         None, pattern=r"^[0-9a-f]{64}$", description="SHA-256, in hex, of the key that opens PUT /control; none: closed"
     )
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
-    max_queue: int = Field(256, ge=1, le=1_000_000, description="most images that are decoded, wait or run at once")
+    max_queue: int = Field(
+        256,
+        ge=1,
+        le=1_000_000,
+        description="most images that are decoded, wait or run at once; twice that where tenants claim their shares",
+    )
     decode_threads: int = Field(
         2,
         ge=1,

@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +25,11 @@ class Tenant:
 
 ANYONE = Tenant()
 """Whoever sends no key."""
+
+
+def share(tenant: Tenant, tenants: Iterable[Tenant]) -> float:
+    """A tenant's part, in (0, 1], of what is divided between it and these by their weights."""
+    return tenant.weight / sum(each.weight for each in {tenant, *tenants})
 
 
 class _Listed(BaseModel):

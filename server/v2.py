@@ -110,7 +110,7 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
         received = BytesIO()
         limits = serving.settings
         with refusals_counted(serving):
-            serving.limiter.check_room()
+            serving.limiter.check_room(tenant=tenant)
             await body.receive(request, limits.max_form_bytes, limits.body_timeout_s, received.write)
         length = header_length(request.headers.get(HEADER_LENGTH))
         inference = read(received.getvalue(), length, serving.table.family.preprocessing.size)

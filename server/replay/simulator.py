@@ -1,6 +1,6 @@
 """The server's own controller, limiter and queue on a virtual clock, against the latencies of a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lookup_tables.table import Entry
@@ -12,6 +12,7 @@ from server.errors import Overloaded
 from server.queue import DeadlineQueue
 from server.replay.report import Outcome
 from server.replay.traces import Trace
+from server.shedding import shed
 from server.tenants import ANYONE, Tenant
 
 Noise = Callable[[], float]
@@ -29,9 +30,17 @@ class Request:
     tenant: Tenant = ANYONE
 
 
-def simulate(trace: Trace, controller: Controller, limiter: Limiter, noise: Noise = lambda: 1.0) -> list[Outcome]:
-    """One outcome for each arrival, in their order: an engine that runs batch after batch, nothing else taking time."""
-    allowed = controller.allow(Budget())
+def simulate(
+    trace: Trace,
+    controller: Controller,
+    limiter: Limiter,
+    noise: Noise = lambda: 1.0,
+    tenants: Sequence[Tenant] | None = None,
+) -> list[Outcome]:
+    """One outcome for each arrival, in their order: an engine that runs batch after batch, nothing else taking time.
+
+    `tenants` says whose each arrival is; none: all are ANYONE's.
+    """
     slo = controller.slo
     outcomes: dict[int, Outcome] = {}
     queue: DeadlineQueue[Request] = DeadlineQueue()
@@ -50,17 +59,18 @@ def simulate(trace: Trace, controller: Controller, limiter: Limiter, noise: Nois
     while next_one < len(arrivals) or queue:
         now = max(free_at, queue[0].arrival if queue else arrivals[next_one])
         while next_one < len(arrivals) and arrivals[next_one] <= now:
-            at = arrivals[next_one]
-            request = Request(next_one, at, at + slo, allowed)
+            at, tenant = arrivals[next_one], tenants[next_one] if tenants else ANYONE
+            request = Request(next_one, at, at + slo, controller.allow(Budget(min_top1=tenant.min_top1)), tenant)
             next_one += 1
+            running = max(0.0, free_at - at)
             try:
-                limiter.check(allowed, slo, queue.floor, max(0.0, free_at - at))
+                limiter.check(request.allowed, slo, queue.floor, running, tenant=tenant, due=request.deadline)
             except Overloaded:
                 refuse(request)
             else:
-                limiter.enter(allowed)
+                limiter.enter(request.allowed, tenant, request.deadline)
                 queue.push(request)
-        lost = queue.take_late(now)
+        lost = [*queue.take_late(now), *shed(queue, controller, now)]
         if queue:
             plan = controller.plan(queue, now)
             lost += queue.take(plan.doomed)
@@ -68,10 +78,10 @@ def simulate(trace: Trace, controller: Controller, limiter: Limiter, noise: Nois
             free_at = now + seconds
             batch = queue.take(len(plan.entries))
             for request, entry in zip(batch, plan.entries, strict=True):
-                limiter.leave(allowed)
+                limiter.leave(request.allowed, request.tenant, request.deadline)
                 answer(request, entry)
             controller.observe(plan, seconds)
         for request in lost:
-            limiter.leave(allowed)
+            limiter.leave(request.allowed, request.tenant, request.deadline)
             refuse(request)
     return [outcome for _, outcome in sorted(outcomes.items())]

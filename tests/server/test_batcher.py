@@ -14,6 +14,7 @@ from server.batcher import Batcher
 from server.budget import Budget
 from server.controller import Controller, Plan
 from server.errors import DeadlinePassed, Draining, InternalError, Overloaded
+from server.tenants import ANYONE, Tenant
 
 
 class Clock:
@@ -60,8 +61,8 @@ class House:
         self.rows.append(len(plan.entries))
         self.reasons.append(plan.reason)
 
-    def submit(self, image: str, slack: float = 10.0) -> "asyncio.Task[object]":
-        return asyncio.create_task(self.batcher.submit(image, self.any, self.clock.now + slack))
+    def submit(self, image: str, slack: float = 10.0, tenant: Tenant = ANYONE) -> "asyncio.Task[object]":
+        return asyncio.create_task(self.batcher.submit(image, self.any, self.clock.now + slack, tenant))
 
     async def until_running(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.engine.entered.wait, 30)
@@ -177,6 +178,24 @@ def test_whoever_cannot_be_in_time_any_more_is_refused_for_those_who_can(table: 
                 assert refusal.value.retry_after is not None
             await asyncio.gather(first, *kept)
             assert home.engine.batches[1][0] == [f"kept {number}" for number in range(4)]
+
+    asyncio.run(scenario())
+
+
+def test_whose_tenant_has_more_than_its_share_leaves_for_those_within_theirs(table: LookupTable) -> None:
+    async def scenario() -> None:
+        async with house(table) as home:
+            home.engine.gate.clear()
+            first = home.submit("first")
+            await home.until_running()
+            flood = [home.submit("a", 0.02, Tenant("shop")) for _ in range(25)]
+            few = [home.submit("b", 0.02) for _ in range(5)]
+            await home.until_queued(30)
+            home.engine.gate.set()
+            await asyncio.gather(first, *few)
+            outcomes = await asyncio.gather(*flood, return_exceptions=True)
+            shed = [(out.reason, out.stage) for out in outcomes if isinstance(out, Overloaded)]
+            assert shed == [("share", "queue")] * 12, "eighteen of the thirty can be in time"
 
     asyncio.run(scenario())
 

@@ -1,116 +1,24 @@
 """Deadlines, overload, callers that leave, and slow bodies, over real HTTP with an engine that waits for the test."""
 
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Running, run, settings
+from conftest import Running, settings
+from stage import Gated, Stage, Wide, staged
 
 import stitching
 from lookup_tables.table import TableError, folder
-from server.engine import Engine, Image, Ranking
-from server.service import Service, build
+from server.service import build
 from server.settings import Settings
-
-
-class Gated(Engine):
-    """Runs a batch only while the gate is open; `entered` tells that one has begun."""
-
-    gate: threading.Event
-    entered: threading.Event
-    batches: list[int]
-
-    def run(self, images: Sequence[Image], stitches: Sequence[int]) -> list[Ranking]:
-        self.batches.append(len(images))
-        self.entered.set()
-        assert self.gate.wait(60)
-        return super().run(images, stitches)
-
-
-class Wide(Gated):
-    """May be asked from two threads at once."""
-
-    @property
-    def lanes(self) -> int:
-        return 2
-
-
-class Shifted:
-    """The real clock, moved on by the test."""
-
-    def __init__(self) -> None:
-        self.by = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self.by
-
-
-class Stage:
-    """A running server with a gated engine and a shifted clock."""
-
-    def __init__(self, running: Running, engine: Gated, clock: Shifted, pool: ThreadPoolExecutor) -> None:
-        self.running, self.engine, self.clock, self.pool = running, engine, clock, pool
-
-    def post(self, body: bytes, query: str = "") -> "Callable[[], tuple[int, dict[str, str]]]":
-        def ask() -> tuple[int, dict[str, str]]:
-            with self.running.client() as client:
-                response = client.post(f"/classify?{query}", content=body)
-            return response.status_code, dict(response.headers)
-
-        return self.pool.submit(ask).result
-
-    def occupy(self, body: bytes) -> "Callable[[], tuple[int, dict[str, str]]]":
-        """A request that is being run and does not end before the gate opens."""
-        self.engine.gate.clear()
-        self.engine.entered.clear()
-        answer = self.post(body)
-        assert self.engine.entered.wait(60)
-        return answer
-
-    def until(self, true: Callable[[], bool]) -> None:
-        ends = time.monotonic() + 60
-        while not true():
-            assert time.monotonic() < ends
-
-    def begin(self, part: bytes) -> socket.socket:
-        """A client that has sent only this much of a body of 500 bytes."""
-        client = socket.create_connection(("127.0.0.1", int(self.running.url.rpartition(":")[2])), timeout=60)
-        client.sendall(
-            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 500\r\n\r\n" + part
-        )
-        return client
-
-    def health(self, route: str) -> int:
-        with self.running.client() as client:
-            return client.get(f"/{route}").status_code
-
-    def counted(self, status: int) -> float:
-        name = "stitchserve_requests_total"
-        value = self.running.service.metrics.registry.get_sample_value(
-            name, {"route": "/classify", "status": str(status)}
-        )
-        return value or 0.0
+from server.tenants import digest
 
 
 @pytest.fixture
 def stage(cache: Path, running: Running, request: pytest.FixtureRequest) -> Iterator[Stage]:
     small = settings(cache, max_queue=2, body_timeout_s=getattr(request, "param", 60))
     yield from staged(Gated, small, running)
-
-
-def staged(kind: type[Gated], small: Settings, running: Running) -> Iterator[Stage]:
-    engine, clock = kind(stitching.load("digits"), running.service.engine.device), Shifted()
-    engine.gate, engine.entered, engine.batches = threading.Event(), threading.Event(), []
-    engine.gate.set()
-    with ThreadPoolExecutor(4) as pool:
-        for started in run(Service(small, engine, running.service.table, clock)):
-            engine.batches.clear()
-            yield Stage(started, engine, clock, pool)
-            engine.gate.set()
 
 
 def test_a_deadline_that_passes_in_the_queue_is_504(stage: Stage, sample: bytes) -> None:
@@ -217,6 +125,28 @@ def test_a_form_of_more_images_than_there_is_room_for_is_refused(stage: Stage, s
     with stage.running.client() as client:
         refused = client.post("/classify/batch", files=[("image", ("a.jpg", sample, "image/jpeg"))] * 3)
     assert (refused.status_code, refused.json()["detail"]) == (400, "the form has more than 2 files")
+
+
+@pytest.fixture
+def shop(cache: Path, running: Running, tmp_path: Path) -> Iterator[Stage]:
+    """With two places, and one tenant beside whoever sends no key."""
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[tenants]]\nname = "shop"\nkey_sha256 = "{digest("shopkey")}"\n')
+    yield from staged(Gated, settings(cache, max_queue=2, tenants=keys), running)
+
+
+def test_when_others_hold_all_places_a_tenant_still_finds_its_share(shop: Stage, sample: bytes) -> None:
+    limiter = shop.running.service.limiter
+    anybody = [shop.occupy(sample), shop.post(sample)]
+    shop.until(lambda: limiter.inside == 2)
+    assert shop.post(sample)()[0] == 503
+    with shop.running.client() as client:
+        mine = shop.pool.submit(client.post, "/classify", content=sample, headers={"x-api-key": "shopkey"})
+        shop.until(lambda: limiter.inside == 3)
+        shop.engine.gate.set()
+        assert mine.result().status_code == 200
+    assert [answer()[0] for answer in anybody] == [200, 200]
+    assert limiter.inside == 0
 
 
 def test_a_batch_that_hangs_is_told_to_whoever_restarts(stage: Stage, sample: bytes) -> None:

@@ -6,9 +6,10 @@ from made_up import MS, small_table
 
 from server.admission import Limiter
 from server.controller import Controller
-from server.replay.report import summarise
+from server.replay.report import Outcome, summarise
 from server.replay.simulator import simulate
 from server.replay.traces import Trace, gamma
+from server.tenants import Tenant
 
 
 def controller(policy: str = "pace", slo: float = 50 * MS) -> Controller:
@@ -75,3 +76,41 @@ def test_our_policy_loses_fewer_and_is_worth_more_than_slackfit_in_a_burst() -> 
     assert worth["pace"] > worth["cheapest"]
     assert worth["pace"] > worth["slackfit"]
     assert met["pace"] >= met["slackfit"]
+
+
+SHOP, LAB, BIG = Tenant("shop"), Tenant("lab"), Tenant("big", 3.0)
+
+
+def flood(steady: float, whose: Tenant = LAB) -> tuple[Trace, list[Tenant]]:
+    """The shop sends five times what the server can do for five seconds, another one a steady part of it for seven.
+
+    The server does 1000 a second at the cheapest stitch.
+    """
+    burst = gamma(5000, 5.0, np.random.default_rng(1), cv2=4) + 1.0
+    others = gamma(1000 * steady, 7.0, np.random.default_rng(2), cv2=1)
+    times = np.concatenate([burst, others])
+    order = np.argsort(times, kind="stable")
+    return Trace("flood", times[order], 7.0), [SHOP if index < len(burst) else whose for index in order]
+
+
+def in_time(trace: Trace, tenants: list[Tenant], noise: float, *, told: bool) -> dict[str, float]:
+    """The share of each tenant's requests that are answered in time; `told`: whose they are is known."""
+    made, generator = controller(), np.random.default_rng(3)
+    factor = lambda: generator.uniform(1 - noise, 1 + noise)  # noqa: E731
+    outcomes = simulate(trace, made, Limiter(256, made), factor, tenants if told else None)
+    kept: dict[str, list[Outcome]] = {}
+    for tenant, outcome in zip(tenants, outcomes, strict=True):
+        kept.setdefault(tenant.name, []).append(outcome)
+    return {name: sum(outcome.in_time for outcome in each) / len(each) for name, each in kept.items()}
+
+
+@pytest.mark.parametrize(("steady", "whose", "noise", "at_least"), [(0.3, LAB, 0.0, 0.97), (0.6, BIG, 0.4, 0.88)])
+def test_whoever_floods_pays_for_it_and_not_those_within_their_share(
+    steady: float, whose: Tenant, noise: float, at_least: float
+) -> None:
+    trace, tenants = flood(steady, whose)
+    blind, fair = (in_time(trace, tenants, noise, told=told) for told in (False, True))
+    assert blind[whose.name] < 0.6
+    assert fair[whose.name] > at_least
+    left = (1 - steady) * 5 / 25  # of its five seconds' five times as many as can be done
+    assert 0.8 * left < fair["shop"] <= blind["shop"], "what the others leave is its own"
