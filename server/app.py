@@ -4,15 +4,17 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import control, logs, routes
@@ -26,6 +28,21 @@ from server.settings import Settings
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("server.access")
+
+CORS: Mapping[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
+    "expose_headers": [
+        "Retry-After",
+        "Server-Timing",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+        "X-Request-Id",
+        "X-Stitch-Id",
+    ],
+}
+"""What a page of an allowed origin may send and see; no cookies, for there are none, and no PUT /control."""
 
 PROBLEM = "application/problem+json"
 MOST_PATH = 200  # bytes of a path that the log repeats
@@ -60,6 +77,8 @@ def application(service: Service) -> FastAPI:
     add_docs(app)
     define_problems(app)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
+    if service.settings.cors_origin:
+        app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
@@ -130,6 +149,8 @@ class Accounting:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if bucket := state.get("bucket"):
+                    message["headers"].extend(bucket.headers())
                 if unread():
                     message["headers"].append((b"connection", b"close"))
             await send(message)

@@ -53,11 +53,13 @@ _TEXTS: dict[int, tuple[str, type[Problem]]] = {
     414: ("the URL is too long", Problem),
     415: ("not an accepted type", UnsupportedProblem),
     422: ("a parameter that is none or does not parse, an unknown stitch, or what cannot be met", RequestProblem),
+    429: ("more requests than this client may send", Problem),
     431: ("the header is too long", Problem),
     500: ("running the request failed", Problem),
     503: ("overloaded, not well or stopping", Problem),
     504: ("the deadline passed before the image could be run", DeadlineProblem),
 }
+_LATER = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _SECONDS = {"type": "integer", "minimum": 1}
 _RETRY_AFTER = {"Retry-After": {"description": "seconds", "required": True, "schema": _SECONDS}}
 _NAMED = "#/components/schemas/{model}"
@@ -72,7 +74,7 @@ def _refusal(status: int) -> dict[str, Any]:
     text, problem = _TEXTS[status]
     schema = {"$ref": _NAMED.format(model=problem.__name__)}
     described = {"description": text, "content": {"application/problem+json": {"schema": schema}}}
-    return described | ({"headers": _RETRY_AFTER} if status == HTTPStatus.SERVICE_UNAVAILABLE else {})
+    return described | ({"headers": _RETRY_AFTER} if status in _LATER else {})
 
 
 def define_problems(app: FastAPI) -> None:

@@ -22,6 +22,7 @@ from server.latencies import table_for
 from server.metrics import Metrics
 from server.monitor import Monitor
 from server.nvml import Gpu, GpuWatch
+from server.rates import Rate, Rates
 from server.settings import Settings
 from server.tenants import ANYONE, Tenant, Tenants
 from stitching.checkpoint import sha256, shipped
@@ -59,6 +60,7 @@ class Service:
         )
         engine.costs = table
         self.tenants = Tenants.load(settings.tenants) if settings.tenants else Tenants()
+        self.rates = Rates(Rate.of(settings.anonymous_rate, settings.anonymous_burst))
         self.bodies = Bodies(settings.max_body_bytes_in_flight)
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
         self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
