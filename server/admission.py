@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from server.allowance import Allowed
 from server.controller import Controller
@@ -43,14 +44,15 @@ class Limiter:
 
     def check_room(self, running: float = 0.0, headroom: float = 1.0) -> None:
         """Raises Overloaded, with a time to come back, where no image may come in, whatever its deadline."""
+        reason: Literal["memory", "full"]
         if self._short():
-            reason = "the machine is short of memory"
+            detail, reason = "the machine is short of memory", "memory"
         elif self.room <= 0:
-            reason = f"{self.inside} images are inside the server, which is all it takes"
+            detail, reason = f"{self.inside} images are inside the server, which is all it takes", "full"
         else:
             return
         drain = running + self._controller.drain_seconds(self.floor, headroom)
-        raise Overloaded(f"{reason}; come back later", retry_after=drain)
+        raise Overloaded(f"{detail}; come back later", retry_after=drain, reason=reason)
 
     @contextmanager
     def admit(self, allowed: Allowed) -> Iterator[None]:

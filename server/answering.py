@@ -1,8 +1,8 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
 from server.engine import Image, Ranking
-from server.errors import DeadlinePassed, ServeError
+from server.errors import DeadlinePassed, Overloaded, ServeError
 from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
 from server.service import Service
@@ -70,6 +70,16 @@ def decode_turns(serving: Service) -> asyncio.Semaphore:
     return asyncio.Semaphore(max(1, serving.settings.decode_threads // 2))
 
 
+@contextmanager
+def refusals_counted(serving: Service) -> Iterator[None]:
+    """Counts the one image that this block is about, where it is refused for load."""
+    try:
+        yield
+    except (DeadlinePassed, Overloaded) as error:
+        serving.metrics.refuse(error)
+        raise
+
+
 async def answer_image(
     serving: Service, body: bytes, ask: Asked, turns: asyncio.Semaphore | None = None
 ) -> Classification:
@@ -78,28 +88,56 @@ async def answer_image(
     Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
     cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
     """
-    stages = ask.stages
-    async with turns or nullcontext():
-        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, serving, body, stages)
-    answer = await _run(serving, image, ask)
-    total = serving.clock() - stages.arrived
-    queue = stages.seconds["decode_wait"] + answer.queue
-    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
-    _count(serving, answer, seconds, in_time=total <= stages.limit)
+    read = partial(decode, body, serving.table.family.preprocessing, serving.limits)
+    answer, seconds = await run_image(serving, read, ask, turns)
+    limit, total = ask.stages.limit, seconds["total"]
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
         stitch=StitchUsed.of(answer.entry),
         reason=answer.reason,
         budget=BudgetUsed(
             max_flops=ask.budget.max_flops,
-            deadline_ms=stages.limit * 1e3,
+            deadline_ms=limit * 1e3,
             min_top1=percent(ask.budget.min_top1),
-            met=total <= stages.limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
+            met=total <= limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
         ),
         timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
         model=serving.table.family.name,
         request_id=ask.request_id,
     )
+
+
+async def run_image(
+    serving: Service, read: Callable[[], Image], ask: Asked, turns: asyncio.Semaphore | None = None
+) -> tuple[Answer[Ranking], dict[str, float]]:
+    """As `answer_image`, for an image that `read` gives on a thread that decodes -> what the engine says of it.
+
+    With it the seconds that went into decode, queue, compute and total.
+    """
+    stages = ask.stages
+    async with turns or nullcontext():
+        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, read, stages)
+    answer = await _run(serving, image, ask)
+    total = serving.clock() - stages.arrived
+    queue = stages.seconds["decode_wait"] + answer.queue
+    seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
+    _count(serving, answer, seconds, in_time=total <= stages.limit)
+    return answer, seconds
+
+
+@contextmanager
+def let_in(serving: Service, asks: Sequence[Asked | None]) -> Iterator[list[ExitStack]]:
+    """Lets the images of one request in together -> the place of each, left on its own exit or on the block's.
+
+    None is one that needs no place. Raises Overloaded where one of them cannot be let in.
+    """
+    with ExitStack() as form:
+        places = [form.enter_context(ExitStack()) for _ in asks]
+        for place, ask in zip(places, asks, strict=True):
+            if ask is not None:
+                serving.check(ask.allowed, ask.stages.deadline - serving.clock())
+                place.enter_context(serving.limiter.admit(ask.allowed))
+        yield places
 
 
 async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeError]) -> list[Classification | Problem]:
@@ -108,13 +146,8 @@ async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeErr
     All others are let in together. Raises Overloaded where one of them cannot be.
     """
     turns = decode_turns(serving)
-    with ExitStack() as form:
-        places = [form.enter_context(ExitStack()) for _ in images]  # each left when its image has its answer
-        for place, image in zip(places, images, strict=True):
-            if not isinstance(image, ServeError):
-                _, ask = image
-                serving.check(ask.allowed, ask.stages.deadline - serving.clock())
-                place.enter_context(serving.limiter.admit(ask.allowed))
+    asks = [None if isinstance(image, ServeError) else image[1] for image in images]
+    with let_in(serving, asks) as places:
         return await asyncio.gather(*map(partial(_one, serving, turns), places, images))
 
 
@@ -122,17 +155,17 @@ async def _one(
     serving: Service, turns: asyncio.Semaphore, place: ExitStack, image: ImageAsked | ServeError
 ) -> Classification | Problem:
     try:
-        if isinstance(image, ServeError):
-            raise image
-        with place:
+        with refusals_counted(serving), place:
+            if isinstance(image, ServeError):
+                raise image
             return await answer_image(serving, *image, turns)
     except ServeError as error:
         return Problem.model_validate(error.problem())
 
 
-def _decode(serving: Service, body: bytes, stages: Stages) -> Image:
+def _decode(read: Callable[[], Image], stages: Stages) -> Image:
     stages.end("decode_wait")
-    image = decode(body, serving.table.family.preprocessing, serving.limits)
+    image = read()
     stages.end("decode")
     return image
 

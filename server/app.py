@@ -10,19 +10,19 @@ from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import control, logs, routes
+from server import control, logs, routes, v2
 from server.connection import UNREAD
 from server.docs import add_docs
 from server.errors import Draining, InternalError, ServeError
 from server.metrics import Metrics
-from server.openapi import define_problems
+from server.openapi import define_schemas
 from server.service import Service, build
 from server.settings import Settings
 
@@ -31,8 +31,9 @@ access = logging.getLogger("server.access")
 
 CORS: Mapping[str, Any] = {
     "allow_methods": ["GET", "POST"],
-    "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id"],
+    "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "Inference-Header-Content-Length"],
     "expose_headers": [
+        "Inference-Header-Content-Length",
         "Retry-After",
         "Server-Timing",
         "X-RateLimit-Limit",
@@ -74,8 +75,9 @@ def application(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(control.router)
+    v2.add_routes(app)
     add_docs(app)
-    define_problems(app)
+    define_schemas(app)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
     if service.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)
@@ -86,39 +88,46 @@ def application(service: Service) -> FastAPI:
     return app
 
 
-async def on_refusal(_: Request, error: Exception) -> JSONResponse:
+def problem_response(request: Request, problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """A problem as RFC 9457 has it, or, where the route is of another protocol, as that one has it."""
+    if f"{request.scope['path']}/".startswith(f"{v2.PREFIX}/"):
+        return JSONResponse({"error": problem["detail"]} | problem, problem["status"], headers)
+    return JSONResponse(problem, problem["status"], headers, PROBLEM)
+
+
+async def on_refusal(request: Request, error: Exception) -> Response:
     """A refusal as RFC 9457 has it, with Retry-After where coming back helps."""
     assert isinstance(error, ServeError)  # noqa: S101 - registered for this class alone
     if isinstance(error, InternalError):
         log.error("a request failed: %s", error.detail)
-    return _refusal(error)
+    return _refusal(request, error)
 
 
-def _refusal(error: ServeError) -> JSONResponse:
+def _refusal(request: Request, error: ServeError) -> Response:
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
-    return JSONResponse(error.problem(), error.status, headers, PROBLEM)
+    return problem_response(request, error.problem(), headers)
 
 
-async def on_http(_: Request, error: Exception) -> JSONResponse:
+async def on_http(request: Request, error: Exception) -> Response:
     """No such route, or not with this method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     problem = {"type": "about:blank", "title": error.detail, "status": error.status_code, "detail": error.detail}
-    return JSONResponse(problem, error.status_code, error.headers, PROBLEM)
+    return problem_response(request, problem, error.headers)
 
 
-async def on_invalid(_: Request, error: Exception) -> JSONResponse:
+async def on_invalid(request: Request, error: Exception) -> Response:
     """A query parameter that does not parse: names the first, lists all."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     faults = [{"field": str(e["loc"][-1]), "reason": e["msg"]} for e in error.errors()]
     detail = f"{faults[0]['field']}: {faults[0]['reason']}"
     problem = {"type": "/problems/bad-parameter", "title": "Bad parameter", "status": 422, "detail": detail}
-    return JSONResponse(problem | {"errors": faults}, 422, media_type=PROBLEM)
+    return problem_response(request, problem | {"errors": faults})
 
 
-async def on_failure(_: Request, error: Exception) -> JSONResponse:
+async def on_failure(request: Request, error: Exception) -> Response:
     """Whatever else went wrong: told to the log, not to the caller."""
     headers = {"Connection": "close"}  # which uvicorn does, saying nothing
-    return JSONResponse(InternalError(str(error)).problem(), 500, headers, PROBLEM)
+    return problem_response(request, InternalError(str(error)).problem(), headers)
 
 
 class Accounting:
@@ -159,7 +168,8 @@ class Accounting:
             await self.app(scope, receive, tell)
         except asyncio.CancelledError:  # the server's time to finish is over
             if not status:
-                await _refusal(Draining("the server stopped before it could answer"))(scope, receive, tell)
+                stopped = Draining("the server stopped before it could answer")
+                await _refusal(Request(scope), stopped)(scope, receive, tell)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             self.metrics.requests.labels(route, str(status or 500)).inc()

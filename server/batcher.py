@@ -55,34 +55,41 @@ class _Request(Generic[Image, Result]):
             self.answer.set_exception(error)
 
 
-class Batcher(Generic[Image, Result]):
-    """Holds the requests that wait and runs them in batches on `thread`, as the controller plans them.
+@dataclass(eq=False)
+class _Flight:
+    """A batch that was begun: since when the engine has been its own, the seconds expected and its floors' sum."""
 
-    `headroom` is asked before every batch, `on_batch` told the plan of each that succeeded. All methods belong to
-    the event loop.
+    since: float
+    expected: float
+    floor: float
+
+
+class Batcher(Generic[Image, Result]):
+    """Holds the requests that wait and runs them in batches on `threads`, as the controller plans them.
+
+    Up to `lanes` batches are begun at a time, of which the first computes. Another one is begun beside it only when
+    those who wait fill a whole batch: waiting would add nobody to it. It is planned as of when the engine is expected
+    to be free. `headroom` is asked before every batch, `on_batch` told the plan of each that succeeded. All methods
+    belong to the event loop.
     """
 
     def __init__(
         self,
         engine: Runner[Image, Result],
         controller: Controller,
-        thread: Executor,
+        threads: Executor,
         *,
+        lanes: int = 1,
         headroom: Callable[[], float] = lambda: 1.0,
         on_batch: Callable[[Plan], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._controller, self._thread = engine, controller, thread
+        self._engine, self._controller, self._threads, self._lanes = engine, controller, threads, lanes
         self._headroom, self._on_batch, self._clock = headroom, on_batch, clock
         self.queue: DeadlineQueue[_Request[Image, Result]] = DeadlineQueue()
-        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
         self._stopped = False
-        self.running_since: float | None = None
-        """When the batch that runs now began, by the clock."""
-        self.predicted = 0.0
-        """The seconds that the last batch begun was to take."""
-        self.running_floor = 0.0
-        """Sum of the floors of those that run now."""
+        self._flights: list[_Flight] = []
         self.failed_in_a_row = 0
         """How many batches failed since the last that did not, and when the last of them did, by the clock."""
         self.failed_at = 0.0
@@ -93,9 +100,27 @@ class Batcher(Generic[Image, Result]):
         return len(self.queue)
 
     @property
+    def running_since(self) -> float | None:
+        """When the batch that runs now began, by the clock."""
+        return self._flights[0].since if self._flights else None
+
+    @property
+    def predicted(self) -> float:
+        """The seconds that the batch which runs now was to take; 0 when none does."""
+        return self._flights[0].expected if self._flights else 0.0
+
+    @property
     def running(self) -> float:
-        """Seconds that the batch which runs now will go on for, as predicted; 0 when none does."""
-        return 0.0 if self.running_since is None else max(0.0, self.running_since + self.predicted - self._clock())
+        """Seconds until all batches begun will have ended, as predicted; 0 when none runs."""
+        if not self._flights:
+            return 0.0
+        first, *others = self._flights
+        return max(0.0, first.since + first.expected - self._clock()) + sum(flight.expected for flight in others)
+
+    @property
+    def running_floor(self) -> float:
+        """Sum of the floors of those in batches begun."""
+        return sum(flight.floor for flight in self._flights)
 
     async def submit(self, image: Image, allowed: Allowed, deadline: float, tenant: Tenant = ANYONE) -> Answer[Result]:
         """The answer to one request; `deadline` is absolute, by the batcher's clock.
@@ -109,7 +134,8 @@ class Batcher(Generic[Image, Result]):
         answer: asyncio.Future[Answer[Result]] = asyncio.get_running_loop().create_future()
         request = _Request(deadline, image, allowed, tenant, self._clock(), answer)
         self.queue.push(request)
-        self._arrived.set()
+        if self._may_begin():
+            self._changed.set()
         try:
             return await answer
         finally:
@@ -119,21 +145,28 @@ class Batcher(Generic[Image, Result]):
     def stop(self) -> None:
         """Take no more requests; `run` returns when those inside are answered."""
         self._stopped = True
-        self._arrived.set()
+        self._changed.set()
 
     async def run(self) -> None:
         """The dispatch loop; returns after `stop`, once the queue is empty."""
+        await asyncio.gather(*(self._run_lane() for _ in range(self._lanes)))
+
+    async def _run_lane(self) -> None:
         while True:
             self._refuse_late()
-            if self.queue:
+            if self._may_begin():
                 await self._run_batch()
-            elif self._stopped:
+            elif self._stopped and not self.queue:
+                self._changed.set()  # the other lanes have nothing to wait for either
                 return
             else:
-                self._arrived.clear()
-                await self._arrived.wait()
+                self._changed.clear()
+                await self._changed.wait()
                 # One turn of the loop: whoever arrived in the same instant joins the batch.
                 await asyncio.sleep(0)
+
+    def _may_begin(self) -> bool:
+        return len(self.queue) >= (self._controller.costs.max_batch if self._flights else 1)
 
     def _refuse_late(self) -> None:
         now = self._clock()
@@ -143,15 +176,17 @@ class Batcher(Generic[Image, Result]):
             request.refuse(DeadlinePassed(detail, queue_ms=round(waited, 3)))
 
     async def _run_batch(self) -> None:
-        started, headroom = self._clock(), self._headroom()
-        plan = self._controller.plan(self.queue, started, headroom)
+        started, busy, headroom = self._clock(), self.running, self._headroom()
+        plan = self._controller.plan(self.queue, started + busy, headroom)
         for request in self.queue.take(plan.doomed):
-            drain = self._controller.drain_seconds(self.queue.floor, headroom)
+            drain = busy + self._controller.drain_seconds(self.queue.floor, headroom)
             detail = "the load is too much to keep the deadline even with the cheapest stitch; come back later"
-            request.refuse(Overloaded(detail, retry_after=drain))
+            request.refuse(Overloaded(detail, retry_after=drain, stage="queue"))
         batch = self.queue.take(len(plan.entries))
+        flight = _Flight(started, plan.expected, sum(request.allowed.floor for request in batch))
+        self._flights.append(flight)
         try:
-            await self._answer(batch, plan, started)
+            await self._answer(batch, plan, flight)
         except Exception as error:
             # The batch's boundary: whatever went wrong fails these requests and no others.
             log.exception("a batch of %d failed", len(batch))
@@ -160,20 +195,28 @@ class Batcher(Generic[Image, Result]):
             for request in batch:
                 request.refuse(failure)
 
-    async def _answer(self, batch: Sequence[_Request[Image, Result]], plan: Plan, started: float) -> None:
+    async def _answer(self, batch: Sequence[_Request[Image, Result]], plan: Plan, flight: _Flight) -> None:
         stitches = [entry.stitch for entry in plan.entries]
         images = [request.image for request in batch]
-        self.running_since, self.predicted = started, plan.expected
-        self.running_floor = sum(request.allowed.floor for request in batch)
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.run, images, stitches)
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._engine.run, images, stitches
+            )
         finally:
-            self.running_since, self.running_floor = None, 0.0
+            ended = self._land(flight)
         self.failed_in_a_row = 0
-        seconds = self._clock() - started
+        seconds = ended - flight.since
         self._controller.observe(plan, seconds)
         self._on_batch(plan)
         for request, entry, result in zip(batch, plan.entries, results, strict=True):
             if not request.answer.done():
                 reason = plan.why(request.allowed, entry)
-                request.answer.set_result(Answer(result, entry, reason, started - request.submitted, seconds))
+                request.answer.set_result(Answer(result, entry, reason, flight.since - request.submitted, seconds))
+
+    def _land(self, flight: _Flight) -> float:
+        """The flight is over; the one behind it has the engine from this moment on, which is returned."""
+        now, was_first = self._clock(), self._flights[0] is flight
+        self._flights.remove(flight)
+        if was_first and self._flights:
+            self._flights[0].since = now
+        return now

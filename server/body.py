@@ -160,4 +160,5 @@ def _check_size(size: int, limit: int) -> None:
 
 
 def _full() -> Overloaded:
-    return Overloaded("the bodies inside the server take all the memory there is for them; come back later")
+    detail = "the bodies inside the server take all the memory there is for them; come back later"
+    return Overloaded(detail, reason="bodies", stage="receive")

@@ -5,6 +5,7 @@ ServeError
 ├── BadImage           400  not an image, truncated or corrupt
 ├── Unauthorized       401  an API key that is nobody's, or none where one is needed
 ├── Forbidden          403  not to be had from this server
+├── UnknownModel       404  no model has this name
 ├── SlowBody           408  the body did not arrive in time
 ├── TooLarge           413  too many bytes, pixels or decoding steps
 ├── UnsupportedType    415  not an accepted image format
@@ -22,6 +23,8 @@ ServeError
 """
 
 # ruff: noqa: N818 - a class is named after what went wrong, the way the contract does; the base says it is an error
+
+from typing import Literal
 
 
 class ServeError(Exception):
@@ -73,6 +76,14 @@ class Unauthorized(ServeError):
     status = 401
     title = "Unauthorized"
     type = "/problems/unauthorized"
+
+
+class UnknownModel(ServeError):
+    """No model has the asked name."""
+
+    status = 404
+    title = "Unknown model"
+    type = "/problems/unknown-model"
 
 
 class SlowBody(ServeError):
@@ -175,10 +186,25 @@ class Unavailable(ServeError):
 
 
 class Overloaded(Unavailable):
-    """The load is more than even the cheapest stitch within the budget can carry."""
+    """The load is more than even the cheapest stitch within the budget can carry, or than there is room for.
+
+    `reason`: full, the places; memory; bodies, the room for them; doomed, to be late even at the cheapest stitch.
+    """
 
     title = "Overloaded"
     type = "/problems/overloaded"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after: float = 1.0,
+        reason: Literal["full", "memory", "bodies", "doomed"] = "doomed",
+        stage: Literal["arrival", "receive", "queue"] = "arrival",
+        **extra: object,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after, **extra)
+        self.reason, self.stage = reason, stage
 
 
 class Draining(Unavailable):
@@ -189,8 +215,13 @@ class Draining(Unavailable):
 
 
 class DeadlinePassed(ServeError):
-    """The deadline passed before the image could be run."""
+    """The deadline passed before the image could be run; most of the time went in `stage`."""
 
     status = 504
     title = "Deadline passed"
     type = "/problems/deadline-passed"
+    reason = "late"
+
+    def __init__(self, detail: str, *, stage: str = "queue", **extra: object) -> None:
+        super().__init__(detail, retry_after=None, stage=stage, **extra)
+        self.stage = stage

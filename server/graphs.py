@@ -8,6 +8,8 @@ Graph = TypeVar("Graph")
 
 RECORD_AT = 2  # the use at which a graph is recorded: what comes once is not worth it; twice as late when it had to go
 MOST_GRAPHS = 512
+EAGER = ("mixed", "new", "refused")
+"""Why a piece ran without a graph: it mixed stitches, was new, or found no room."""
 
 
 class Buckets:
@@ -15,6 +17,8 @@ class Buckets:
 
     def __init__(self, largest: int) -> None:
         self.sizes = _sizes(largest)
+        self.halved = 0
+        """How often the largest was."""
 
     @property
     def largest(self) -> int:
@@ -34,6 +38,7 @@ class Buckets:
         if self.largest == 1:
             return False
         self.sizes = _sizes(self.largest // 2)
+        self.halved += 1
         return True
 
 
@@ -41,7 +46,7 @@ class Graphs(Generic[Graph]):
     """The recorded graphs by key, and how often what happened to them.
 
     At most `most` graphs and `limit` bytes, in all; beyond it the least recently used ones go. `eager` counts pieces
-    that ran without a graph, by reason: "mixed" stitches, "new" keys, "refused" ones that found no room.
+    that ran without a graph, by the reasons in EAGER.
     """
 
     def __init__(self, limit: int, most: int = MOST_GRAPHS) -> None:

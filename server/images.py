@@ -13,9 +13,11 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -46,6 +48,7 @@ _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 _ROWS = 64  # of 16-bit gray scaled at a time
+_OVERSHOOT = 0.1 * 255  # resampling leaves the range by a few percent, a wrong normalisation by far more
 _LONGEST = 4  # times the shorter side: up to here a picture is resized as a whole
 _WIDEST_FILTER = 3  # pixels either side, Lanczos
 _FAULTS = (  # what Pillow's readers raise for broken files; Warning for a process that turns warnings into errors
@@ -123,6 +126,25 @@ def decode(body: bytes, preprocessing: Preprocessing, limits: Limits) -> torch.T
     picture = _fit(_read(body, limits), preprocessing)
     picture = picture if picture.mode == "RGB" else picture.convert("RGB")
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def from_pixels(pixels: NDArray[Any], preprocessing: Preprocessing) -> torch.Tensor:
+    """Pixels that came decoded, (3, size, size) -> the same as uint8.
+
+    float32 ones are normalised as `preprocessing` says; each becomes the nearest of the 256 values that it can be: what
+    was computed from 8-bit pixels is what it was. BadImage for values that no pixel has.
+    """
+    if pixels.dtype == np.uint8:
+        return torch.from_numpy(np.array(pixels))
+    std, mean = (np.array(of, np.float32).reshape(3, 1, 1) for of in (preprocessing.std, preprocessing.mean))
+    with np.errstate(all="ignore"):  # what is not finite is refused
+        levels = (pixels * std + mean) * 255
+    if not (levels.min() >= -_OVERSHOOT and levels.max() <= 255 + _OVERSHOOT):  # not a number is neither
+        raise BadImage(
+            f"normalised values are not finite, or those of no pixel; from RGB in 0..1 subtract "
+            f"{list(preprocessing.mean)}, then divide by {list(preprocessing.std)}"
+        )
+    return torch.from_numpy(np.rint(levels).clip(0, 255).astype(np.uint8))
 
 
 def _read(body: bytes, limits: Limits) -> Image.Image:

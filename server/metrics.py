@@ -1,17 +1,42 @@
 """Every series that /metrics shows, in one registry of its own."""
 
-from collections.abc import Callable
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Summary, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.errors import DeadlinePassed, Overloaded
+from server.graphs import EAGER, Buckets, Graphs
+from server.monitor import Load
+from server.nvml import THROTTLES, GpuLoad
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 CONNECTION = "connection"
 """The route of what came to none: no request, one too long or too slow, or one connection too many."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MIXED = ("merged", "grouped")
+REFUSED = (
+    ("full", "arrival"),
+    ("memory", "arrival"),
+    ("bodies", "receive"),
+    ("doomed", "arrival"),
+    ("doomed", "queue"),
+    ("late", "receive"),
+    ("late", "decode"),
+    ("late", "queue"),
+)
+"""Why images are refused for load, and when."""
+
+Reading = Callable[[], float | None]
+Readings = Callable[[], Mapping[str, float]]
 
 
 class Metrics:
-    """The counters. Labels hold route templates and statuses only, so their number does not grow with the traffic."""
+    """The series. Labels hold route templates, statuses and a few words, so their number does not grow with traffic."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -47,15 +72,133 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.refused_images = Counter(
+            "stitchserve_refused_images",
+            "Images refused for load: full, memory, bodies (no room for them), doomed (even the cheapest stitch would "
+            "be too late), late (the deadline has passed; the stage is where most of the time went)",
+            ["reason", "stage"],
+            registry=self.registry,
+        )
+        for reason, stage in REFUSED:
+            self.refused_images.labels(reason, stage)
 
     def count_refusal(self, status: int) -> None:
         """Counts a request that the connection refused, before there was a route, or while its body came."""
         self.requests.labels(CONNECTION, str(status)).inc()
 
-    def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """Shows a value that is read when the metrics are."""
-        Gauge(f"stitchserve_{name}", help_text, registry=self.registry).set_function(read)
+    def refuse(self, error: Overloaded | DeadlinePassed) -> None:
+        """Count an image that was refused for load."""
+        self.refused_images.labels(error.reason, error.stage).inc()
+
+    def gauge(self, name: str, help_text: str, read: Reading) -> None:
+        """Shows a value that is read when the metrics are; nothing while it is None."""
+        self.registry.register(_Read(GaugeMetricFamily, name, help_text, (), _alone(read)))
+
+    def gauges(self, name: str, help_text: str, label: str, read: Readings) -> None:
+        """Shows values by that label, read when the metrics are."""
+        self.registry.register(_Read(GaugeMetricFamily, name, help_text, (label,), read))
+
+    def count(self, name: str, help_text: str, read: Reading) -> None:
+        """Shows a number that only grows and is counted elsewhere."""
+        self.registry.register(_Read(CounterMetricFamily, name, help_text, (), _alone(read)))
+
+    def counts(self, name: str, help_text: str, label: str, of: Counts[str], names: Sequence[str]) -> None:
+        """Shows numbers that only grow and are counted elsewhere, by that label: those of `names`, from 0 on."""
+        read = partial(_named, of, names)
+        self.registry.register(_Read(CounterMetricFamily, name, help_text, (label,), read))
+
+    def show_load(self, load: Callable[[], Load], least_memory: int) -> None:
+        """Shows what the machine was last used for; the GPU as far as there is one that tells."""
+        self.gauge("cpus", "Processors that this process may use at once", lambda: load().cpus)
+        self.gauge("cpu_busy_ratio", "Share of their time that anybody took", lambda: load().busy)
+        self.gauge("cpu_ours_ratio", "Share of their time that this process took", lambda: load().ours)
+        self.gauge(
+            "cpu_throttled_ratio",
+            "Share of the periods of a quota that ended with all of it spent",
+            lambda: load().throttled,
+        )
+        self.gauge("memory_available_bytes", "Memory that is left to this process", lambda: load().memory_available)
+        self.gauge("memory_floor_bytes", "Available memory below which requests are refused", lambda: least_memory)
+        self._show_gpu(lambda: load().gpu)
+
+    def _show_gpu(self, gpu: Callable[[], GpuLoad | None]) -> None:
+        def gauge(name: str, help_text: str, of: Callable[[GpuLoad], float | None]) -> None:
+            def read() -> float | None:
+                now = gpu()
+                return None if now is None else of(now)
+
+            self.gauge(f"gpu_{name}", help_text, read)
+
+        gauge("busy_ratio", "Utilization: share of time in which any process ran something", lambda now: now.busy)
+        gauge("others_ratio", "Share of time that other processes took", lambda now: now.others)
+        gauge("memory_used_bytes", "GPU memory in use, by anybody", lambda now: now.memory_used)
+        gauge("memory_size_bytes", "GPU memory in all", lambda now: now.memory_total)
+        gauge("power_watts", "Power drawn", lambda now: now.power)
+        gauge("power_limit_watts", "Power that may be drawn", lambda now: now.power_limit)
+        gauge("temperature_celsius", "Temperature", lambda now: now.temperature)
+        self.gauges("gpu_throttled", "1 while clocks are held down, by what", "by", lambda: _throttles(gpu()))
+
+    def show_mixed(self, mixed: Counts[str]) -> None:
+        """Shows by which way batches ran that mix stitches."""
+        text = "Batches of several stitches: merged (rows at the same block together) or grouped by stitch"
+        self.counts("mixed_batches", text, "way", mixed, MIXED)
+
+    def show_staged(self, graphs: Graphs[Any], buckets: Buckets) -> None:
+        """Shows the graphs and buckets of an engine on a GPU."""
+        self.count("graphs_captured", "CUDA graphs recorded", lambda: graphs.captured)
+        self.count("graphs_evicted", "CUDA graphs let go again", lambda: graphs.evicted)
+        self.count("graphs_replayed", "Pieces of batches that ran as a graph", lambda: graphs.replayed)
+        self.gauge("graphs_bytes", "GPU memory that graphs take", lambda: graphs.bytes)
+        text = "Pieces of batches that ran without a graph: mixed stitches, new (not recorded yet), refused (no room)"
+        self.counts("eager_runs", text, "reason", graphs.eager, EAGER)
+        text = "Times that the largest bucket was halved, because the GPU had no memory for it"
+        self.count("bucket_halvings", text, lambda: buckets.halved)
+        self.gauge("largest_bucket_rows", "Most rows that run as one piece", lambda: buckets.largest)
 
     def exposition(self) -> bytes:
         """All series in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Read(Collector):
+    """A family whose samples are read when the metrics are; absent while there is nothing to be read."""
+
+    def __init__(
+        self,
+        kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+        name: str,
+        help_text: str,
+        labels: Sequence[str],
+        read: Readings,
+    ) -> None:
+        self._kind, self._name, self._help = kind, f"stitchserve_{name}", help_text
+        self._labels, self._read = labels, read
+
+    def describe(self) -> Iterable[Metric]:
+        """The family alone: by its name no two are registered."""
+        return [self._kind(self._name, self._help, labels=self._labels)]
+
+    def collect(self) -> Iterable[Metric]:
+        """The family with its samples; none without any."""
+        family = self._kind(self._name, self._help, labels=self._labels)
+        for label, value in self._read().items():
+            family.add_metric([label] if self._labels else [], value)
+        return [family] if family.samples else []
+
+
+def _alone(read: Reading) -> Readings:
+    def readings() -> Mapping[str, float]:
+        value = read()
+        return {} if value is None else {"": value}
+
+    return readings
+
+
+def _named(counts: Counts[str], names: Sequence[str]) -> Mapping[str, float]:
+    return {name: counts[name] for name in names}
+
+
+def _throttles(gpu: GpuLoad | None) -> Mapping[str, float]:
+    if gpu is None or gpu.throttled is None:
+        return {}
+    return {reason: float(reason in gpu.throttled) for reason in THROTTLES.values()}

@@ -37,7 +37,8 @@ Value = TypeVar("Value")
 class GpuLoad:
     """Shares of time in 0..1, bytes, watts, degrees Celsius; None where NVML does not tell.
 
-    `busy` is the share of time in which any process ran something, `others` that of processes other than ours.
+    `busy` is the share of time in which any process ran something, `others` that of processes other than ours;
+    `throttled` why the clocks are held down.
     """
 
     busy: float | None = None
@@ -47,7 +48,7 @@ class GpuLoad:
     power: float | None = None
     power_limit: float | None = None
     temperature: float | None = None
-    throttled: tuple[str, ...] = ()
+    throttled: tuple[str, ...] | None = None
 
 
 class Gpu:
@@ -67,7 +68,7 @@ class Gpu:
         memory = self._ask(nvml.nvmlDeviceGetMemoryInfo)
         power = self._ask(nvml.nvmlDeviceGetPowerUsage)
         power_limit = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
-        reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
+        reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksEventReasons)
         return GpuLoad(
             busy=None if utilisation is None else utilisation.gpu / 100,
             others=self._others(),
@@ -76,7 +77,7 @@ class Gpu:
             power=None if power is None else power / 1000,
             power_limit=None if power_limit is None else power_limit / 1000,
             temperature=self._ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
-            throttled=tuple(name for bit, name in THROTTLES.items() if reasons & bit),
+            throttled=None if reasons is None else _throttles(reasons),
         )
 
     def _find(self, uuid: str) -> Any:
@@ -110,6 +111,10 @@ class Gpu:
         self._ours_seen |= self._pid in newest
         others = sum(share for pid, share in newest.items() if pid != self._pid)
         return min(1.0, others / 100) if self._ours_seen else None
+
+
+def _throttles(reasons: int) -> tuple[str, ...]:
+    return tuple(name for bit, name in THROTTLES.items() if reasons & bit)
 
 
 class Readable(Protocol):

@@ -8,8 +8,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from server.images import ACCEPTED
-from server.schemas import DeadlineProblem, Problem, RequestProblem, TooLargeProblem, UnsupportedProblem
+from server.schemas import (
+    DeadlineProblem,
+    Problem,
+    ProtocolError,
+    RequestProblem,
+    TooLargeProblem,
+    UnsupportedProblem,
+)
+from server.tensors import InferRequest
 
+_NAMED = "#/components/schemas/{model}"
 _BYTES = {"type": "string", "format": "binary"}
 
 IMAGE_BODY: dict[str, Any] = {
@@ -48,6 +57,7 @@ _TEXTS: dict[int, tuple[str, type[Problem]]] = {
     400: ("the request cannot be read, or holds no image that can", Problem),
     401: ("an API key that is not known", Problem),
     403: ("not to be had from this server, as it was started", Problem),
+    404: ("no model has this name", Problem),
     408: ("the header or the body took too long to arrive", Problem),
     413: ("too many bytes, pixels or decoding steps", TooLargeProblem),
     414: ("the URL is too long", Problem),
@@ -60,9 +70,30 @@ _TEXTS: dict[int, tuple[str, type[Problem]]] = {
     504: ("the deadline passed before the image could be run", DeadlineProblem),
 }
 _LATER = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_OF_HEADERS = (414, 431)
+_UNROUTED = (400, 408, 503, *_OF_HEADERS)
+"""Refused with before there is a route, so that it is as RFC 9457 has it, whatever the route's protocol."""
+
+INFERENCE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "the JSON of Open Inference Protocol v2, alone or with binary tensors after it",
+        "content": {
+            "application/json": {"schema": {"$ref": _NAMED.format(model=InferRequest.__name__)}},
+            "application/octet-stream": {"schema": _BYTES},
+        },
+    },
+    "parameters": [
+        {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "description": "how many bytes of the body are JSON, where binary tensors follow it",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    ],
+}
 _SECONDS = {"type": "integer", "minimum": 1}
 _RETRY_AFTER = {"Retry-After": {"description": "seconds", "required": True, "schema": _SECONDS}}
-_NAMED = "#/components/schemas/{model}"
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -77,12 +108,25 @@ def _refusal(status: int) -> dict[str, Any]:
     return described | ({"headers": _RETRY_AFTER} if status in _LATER else {})
 
 
-def define_problems(app: FastAPI) -> None:
-    """The models that `refusals` names, for FastAPI defines only those of answers and of `application/json`."""
+def _refusal_v2(status: int) -> dict[str, Any]:
+    described = _refusal(status)
+    error = {"application/json": {"schema": {"$ref": _NAMED.format(model=ProtocolError.__name__)}}}
+    unrouted = described["content"] if status in _UNROUTED else {}
+    return described | {"content": unrouted | ({} if status in _OF_HEADERS else error)}
+
+
+def define_schemas(app: FastAPI) -> None:
+    """The models that are named here, for FastAPI defines only those of routes' types."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(named, "serialization") for _, named in _TEXTS.values()]
+    models += [(ProtocolError, "serialization"), (InferRequest, "validation")]
     definitions = models_json_schema(models, ref_template=_NAMED)[1]["$defs"]
     app.openapi()["components"]["schemas"] |= definitions
 
 
 ANYWHERE = refusals(400, 408, 414, 431, 500, 503)
 """What every route may meet, most of it before the request is looked at."""
+
+REFUSALS_V2: dict[int | str, dict[str, Any]] = {
+    status: _refusal_v2(status) for status in (400, 401, 404, 408, 413, 414, 415, 422, 429, 431, 500, 503, 504)
+}
+"""What a route of the Open Inference Protocol may refuse with."""

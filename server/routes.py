@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 
 from server import budget as budgets
-from server.answering import ImageAsked, answer_image, answer_images, asked, floored, time_limit
+from server.answering import ImageAsked, answer_image, answer_images, asked, floored, refusals_counted, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
@@ -51,6 +51,12 @@ async def tenant_of(request: Request) -> Tenant:
     return tenant
 
 
+def charge(request: Request, images: int) -> None:
+    """Have a request that has come, and is paid for, pay for all of its images but the first."""
+    if request.state.bucket:
+        request.state.bucket.owe(images - 1)
+
+
 Serving = Annotated[Service, Depends(service)]
 Whose = Annotated[Tenant, Depends(tenant_of)]
 
@@ -72,16 +78,16 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 ) -> Classification:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     arrived = serving.clock()
-    _refuse_if_stopping(serving)
+    refuse_if_stopping(serving)
     nearest = on_infeasible == "nearest"
     ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
-    serving.check(ask.allowed, time_limit(serving, budget))
-    with serving.bodies.hold() as body:
+    with refusals_counted(serving), serving.bodies.hold() as body:
+        serving.check(ask.allowed, time_limit(serving, budget))
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
         serving.check(ask.allowed, arrived + time_limit(serving, budget) - serving.clock())
         with serving.limiter.admit(ask.allowed):
-            answer = await _unless_gone(request, answer_image(serving, image, ask))
+            answer = await unless_gone(request, answer_image(serving, image, ask))
     response.headers["X-Stitch-Id"] = str(answer.stitch.id)
     response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
     return answer
@@ -107,17 +113,16 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
     All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
     arrived = serving.clock()
-    _refuse_if_stopping(serving)
-    serving.limiter.check_room()
+    refuse_if_stopping(serving)
     limits = serving.settings
-    with serving.bodies.hold() as body:
+    with refusals_counted(serving), serving.bodies.hold() as body:
+        serving.limiter.check_room()
         most = min(MOST_IMAGES, limits.max_queue)
         sizes = limits.max_form_bytes, limits.max_bytes
         form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
-        if request.state.bucket:
-            request.state.bucket.owe(len(form.images) - 1)
+        charge(request, len(form.images))
 
         def each(index: int) -> ImageAsked | ServeError:
             image = form.images[index]
@@ -133,15 +138,16 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
             return image, ask
 
         everything = answer_images(serving, [each(index) for index in range(len(form.images))])
-        return Classifications(results=await _unless_gone(request, everything))
+        return Classifications(results=await unless_gone(request, everything))
 
 
-def _refuse_if_stopping(serving: Service) -> None:
+def refuse_if_stopping(serving: Service) -> None:
+    """Raises Draining."""
     if serving.refusing:
         raise Draining("the server is stopping; send the request to another replica")
 
 
-async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
+async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     """What the work gives; cancels it and raises ClientGone when the client leaves first."""
     running, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:

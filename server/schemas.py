@@ -127,6 +127,14 @@ class Problem(BaseModel):
     detail: str
 
 
+class ProtocolError(BaseModel):
+    """A refusal as the Open Inference Protocol has it, with the members of a Problem."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str
+
+
 class Fault(BaseModel):
     """A parameter, or member of the body, and what is wrong with it."""
 

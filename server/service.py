@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -67,11 +66,12 @@ class Service:
         self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
-        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._engine_threads = ThreadPoolExecutor(engine.lanes, "engine")
         self.batcher: Batcher[Image, Ranking] = Batcher(
             engine,
             self.controller,
-            self._engine_thread,
+            self._engine_threads,
+            lanes=engine.lanes,
             headroom=self.headroom,
             on_batch=self._count,
             clock=self.clock,
@@ -119,12 +119,12 @@ class Service:
         return not self.draining and self.healthy() and not self.failing()
 
     async def start(self) -> None:
-        """Start the dispatch loop and the monitor, and warm the engine's own thread."""
+        """Start the dispatch loop and the monitor, and warm the engine on a thread of its own."""
         if self._gpu:
             self._gpu.start()
         loop = asyncio.get_running_loop()
         dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
-        await loop.run_in_executor(self._engine_thread, self.engine.warm_up, dearest_first)
+        await loop.run_in_executor(self._engine_threads, self.engine.warm_up, dearest_first)
         self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
         self._tasks[0].add_done_callback(_tell_of_death)
 
@@ -138,7 +138,7 @@ class Service:
         if self._gpu:
             self._gpu.stop()
         self.decode_pool.shutdown(wait=False, cancel_futures=True)
-        self._engine_thread.shutdown()
+        self._engine_threads.shutdown()
 
     async def _watch(self) -> None:
         while True:
@@ -161,9 +161,13 @@ class Service:
         gauge("predicted_drain_seconds", "Until all inside could be answered", self._drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
         gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
+        self.metrics.show_load(lambda: self.monitor.load, self.settings.min_memory_bytes)
+        self.metrics.show_mixed(self.engine.mixed)
+        if staged := self.engine.staged:
+            self.metrics.show_staged(staged.graphs, staged.buckets)
 
-    def _promised(self) -> float:
-        return self.controller.drift.margin.miss_probability or math.nan
+    def _promised(self) -> float | None:
+        return self.controller.drift.margin.miss_probability
 
     def _drain(self) -> float:
         waiting = self.limiter.floor - self.batcher.running_floor

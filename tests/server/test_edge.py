@@ -1,5 +1,6 @@
 """What stands between the server and the world, over real HTTP: rates, origins, proxies, TLS."""
 
+import base64
 import shutil
 import ssl
 import subprocess
@@ -30,7 +31,8 @@ def served(cache: Path, **changes: object) -> Iterator[Running]:
 def limited(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with rates, that trusts its proxy and one origin."""
     tenants = tmp_path_factory.mktemp("tenants") / "tenants.toml"
-    listed = {"four": f"rate = {SLOW}\nburst = 4", "two": f"rate = {SLOW}\nburst = 2", "free": ""}
+    bursts = {"four": 4, "three": 3, "two": 2}
+    listed = {name: f"rate = {SLOW}\nburst = {burst}" for name, burst in bursts.items()} | {"free": ""}
     tenants.write_text(
         "\n".join(
             f'[[tenants]]\nname = "{name}"\nkey_sha256 = "{sha256(name.encode()).hexdigest()}"\n{rate}'
@@ -72,6 +74,15 @@ def test_a_form_of_images_costs_as_many_requests(limited: Running, sample: bytes
         assert len(client.classify_batch([sample] * 4)) == 4
         with pytest.raises(RateLimited):
             client.explain()
+
+
+def test_so_do_tensors_of_images(limited: Running, sample: bytes) -> None:
+    data = [base64.b64encode(sample).decode()] * 3
+    tensor = {"name": "image", "shape": [3], "datatype": "BYTES", "data": data}
+    with httpx.Client(base_url=limited.url, headers={"x-api-key": "three"}, timeout=60) as client:
+        inferred, refused = (client.post("/v2/models/auto/infer", json={"inputs": [tensor]}) for _ in range(2))
+    assert (inferred.status_code, inferred.headers["x-ratelimit-remaining"]) == (200, "0"), inferred.text
+    assert (refused.status_code, "requests/s" in refused.json()["error"]) == (429, True)
 
 
 def test_who_sends_no_key_is_known_by_the_address_that_the_proxy_tells(limited: Running) -> None:

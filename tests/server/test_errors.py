@@ -21,6 +21,7 @@ from server.errors import (
     TooLarge,
     Unauthorized,
     Unavailable,
+    UnknownModel,
     UnknownStitch,
     UnsupportedType,
 )
@@ -31,6 +32,7 @@ STATUS: dict[type[ServeError], int] = {
     Forbidden: 403,
     Unauthorized: 401,
     SlowBody: 408,
+    UnknownModel: 404,
     TooLarge: 413,
     UnsupportedType: 415,
     BadBudget: 422,

@@ -12,7 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 from timm.data import create_transform
 
 from lookup_tables.table import Preprocessing
-from server.images import Limits, decode
+from server.errors import BadImage
+from server.images import Limits, decode, from_pixels
 
 SMALL = Preprocessing(size=8, crop=1.0, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 DEIT = Preprocessing(size=224, crop=0.9, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -218,3 +219,38 @@ def test_bytes_after_the_image_do_no_harm() -> None:
 
 def test_a_body_is_told_by_its_first_bytes_alone() -> None:
     assert colours(encode(plain(RED), "PNG")) == colours(encode(plain(RED), "BMP")) == {RED}
+
+
+IMAGENET = Preprocessing(16, 0.9, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+EVERY_LEVEL = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), (3, 1, 1))
+
+
+def normalised(pixels: Any, preprocessing: Preprocessing, precision: Any) -> Any:
+    mean, std = (np.array(of, precision).reshape(3, 1, 1) for of in (preprocessing.mean, preprocessing.std))
+    return ((pixels.astype(precision) / precision(255) - mean) / std).astype(np.float32)
+
+
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+@pytest.mark.parametrize("preprocessing", [SMALL, IMAGENET])
+def test_pixels_come_back_from_their_normalised_values(preprocessing: Preprocessing, precision: Any) -> None:
+    back = from_pixels(normalised(EVERY_LEVEL, preprocessing, precision), preprocessing)
+    assert back.dtype == torch.uint8
+    assert np.array_equal(back.numpy(), EVERY_LEVEL)
+    assert np.array_equal(from_pixels(EVERY_LEVEL, preprocessing).numpy(), EVERY_LEVEL)
+
+
+def test_normalised_values_between_pixels_become_the_nearest_and_overshoot_is_clipped() -> None:
+    between = normalised(np.full((3, 4, 4), 100.4), IMAGENET, np.float64)
+    between[0, 0, 0] = normalised(np.full((3, 1, 1), 262.0), IMAGENET, np.float64)[0, 0, 0]
+    between[0, 0, 1] = normalised(np.full((3, 1, 1), -9.0), IMAGENET, np.float64)[0, 0, 0]
+    back = from_pixels(between, IMAGENET)
+    assert back[0, 0].tolist() == [255, 0, 100, 100]
+    assert set(back[1:].flatten().tolist()) == {100}
+
+
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38, float("inf"), float("nan"), 128.0])
+def test_normalised_values_of_no_pixel_are_refused(value: float) -> None:
+    values = np.zeros((3, 4, 4), np.float32)
+    values[1, 2, 3] = value
+    with pytest.raises(BadImage, match="then divide by"):
+        from_pixels(values, IMAGENET)

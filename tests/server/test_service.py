@@ -31,6 +31,14 @@ class Gated(Engine):
         return super().run(images, stitches)
 
 
+class Wide(Gated):
+    """May be asked from two threads at once."""
+
+    @property
+    def lanes(self) -> int:
+        return 2
+
+
 class Shifted:
     """The real clock, moved on by the test."""
 
@@ -90,10 +98,14 @@ class Stage:
 
 @pytest.fixture
 def stage(cache: Path, running: Running, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    engine, clock = Gated(stitching.load("digits"), running.service.engine.device), Shifted()
+    small = settings(cache, max_queue=2, body_timeout_s=getattr(request, "param", 60))
+    yield from staged(Gated, small, running)
+
+
+def staged(kind: type[Gated], small: Settings, running: Running) -> Iterator[Stage]:
+    engine, clock = kind(stitching.load("digits"), running.service.engine.device), Shifted()
     engine.gate, engine.entered, engine.batches = threading.Event(), threading.Event(), []
     engine.gate.set()
-    small = settings(cache, max_queue=2, body_timeout_s=getattr(request, "param", 60))
     with ThreadPoolExecutor(4) as pool:
         for started in run(Service(small, engine, running.service.table, clock)):
             engine.batches.clear()
@@ -217,6 +229,20 @@ def test_a_batch_that_hangs_is_told_to_whoever_restarts(stage: Stage, sample: by
     stage.engine.gate.set()
     assert hanging()[0] == 200
     assert (stage.health("livez"), stage.health("readyz")) == (200, 200)
+
+
+def test_an_engine_of_two_lanes_gets_a_full_batch_while_one_runs(cache: Path, running: Running, sample: bytes) -> None:
+    for stage in staged(Wide, settings(cache, max_batch=1), running):
+        first = stage.occupy(sample)
+        stage.engine.entered.clear()
+        second = stage.post(sample)
+        assert stage.engine.entered.wait(60)
+        assert stage.engine.batches == [1, 1]
+        stage.clock.by += 3600
+        assert stage.health("livez") == 503, "the first one hangs"
+        stage.engine.gate.set()
+        assert (first()[0], second()[0]) == (200, 200)
+        assert stage.health("livez") == 200
 
 
 def test_a_dispatch_loop_that_has_died_is_told_to_whoever_restarts(
