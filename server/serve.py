@@ -9,10 +9,11 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
+from pkgutil import resolve_name
 from types import FrameType
 from typing import cast
 
@@ -28,6 +29,7 @@ from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
+OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTHER_FILES = 100  # open files beside the connections: the model's, the log's, ...
 
 
@@ -102,9 +104,11 @@ class Serve(Settings):
         check_certificate(self)
         with bound(self.host, self.port) as sockets:
             app = create_app(self)
+            finish_traces = start_traces(app, self.otel_endpoint)
             gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
             listen(sockets)
             Server(configuration(app, self), app.state.service).run(sockets)
+        finish_traces()
         log.info("stopped")
 
 
@@ -130,6 +134,21 @@ def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
+
+
+def start_traces(app: FastAPI, endpoint: str | None, environment: Mapping[str, str] = os.environ) -> Callable[[], None]:
+    """Trace requests where somebody asks for it -> what sends the last spans, to be called at the end."""
+    if endpoint is None and not any(environment.get(name) for name in OTLP):
+        return lambda: None
+    try:
+        install: Callable[[FastAPI, str | None], Callable[[], None]] = resolve_name("server.tracing:install")
+    except ModuleNotFoundError:
+        if endpoint is not None:
+            raise
+        # The variable may be there for all programs of a cluster.
+        log.warning("%s is set, but there are no traces: pip install 'stitchserve[otel]'", " or ".join(OTLP))
+        return lambda: None
+    return install(app, endpoint)
 
 
 def check_certificate(settings: Settings) -> None:

@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(30.0, gt=0, description="longest wait for requests in flight at the end")
     profile_s: float = Field(20.0, gt=0, description="longest profiling at start, on a device without a latency table")
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or an object a line")
+    otel_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="collector that gets traces over OTLP/HTTP, as http://collector:4318; none: as "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, and without that no traces",
+    )
     access_log: bool = Field(False, description="log every request: method, path, status, time")
     cache: Path = Field(default_factory=default_cache, description="folder that keeps measured latencies")
 
