@@ -66,7 +66,8 @@ def balancer(name: str, folder: Path, replicas: Sequence[int]) -> Iterator[Balan
     """The balancer in front of the replicas on these ports, until the block is left."""
     port, metrics_port = free_ports(2)
     path, log = configured(name, folder, port, metrics_port, replicas), folder / f"{name}.log"
-    with log.open("wb") as out, subprocess.Popen(command(name, path), stdout=out, stderr=out) as process:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as out, subprocess.Popen(command(name, path), stdout=out, stderr=out) as process:
         try:
             _wait(port, process, log)
             yield Balancer(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", log)

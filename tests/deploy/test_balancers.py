@@ -63,8 +63,8 @@ async def classify(client: httpx.AsyncClient) -> Counter[int]:
 
 
 def test_the_configuration_is_accepted(name: str, tmp_path: Path) -> None:
-    port, metrics_port = free_ports(2)
-    path = configured(name, tmp_path, port, metrics_port, free_ports(2))
+    port, metrics_port, *replicas = free_ports(4)
+    path = configured(name, tmp_path, port, metrics_port, replicas)
     done = subprocess.run(command(name, path, only_check=True), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "warn" not in done.stderr.lower()

@@ -21,7 +21,6 @@ from server.service import build
 
 PATIENCE = 60.0  # seconds
 ON_A_GPU = re.compile(r"stitchserve_(gpu|graphs|eager)_")
-NOT_YET = re.compile(r"stitchserve_(cpu|memory|mixed_batches|refused_images)_")
 SERIES = re.compile(r"\b(?:stitchserve|haproxy)_\w+")
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
@@ -119,7 +118,7 @@ def test_panels_lie_beside_each_other() -> None:
 
 
 def test_every_query_of_the_dashboard_returns_data(prometheus: Prometheus) -> None:
-    queries = [each for each in dashboard_queries() if not ON_A_GPU.search(each) and not NOT_YET.search(each)]
+    queries = [each for each in dashboard_queries() if not ON_A_GPU.search(each)]
     assert len(queries) > 30
     assert prometheus.wait_for(queries) == []
 
