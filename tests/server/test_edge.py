@@ -1,6 +1,7 @@
 """What stands between the server and the world, over real HTTP: rates, origins, proxies, TLS."""
 
 import base64
+import logging
 import shutil
 import ssl
 import subprocess
@@ -137,7 +138,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return cert, key
 
 
-def test_it_speaks_tls(cache: Path, certificate: tuple[Path, Path], sample: bytes) -> None:
+def test_it_speaks_tls(
+    cache: Path, certificate: tuple[Path, Path], sample: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     cert, key = certificate
     trusting = ssl.create_default_context(cafile=cert)
     with served(cache, tls_cert=cert, tls_key=key) as running:
@@ -149,6 +152,7 @@ def test_it_speaks_tls(cache: Path, certificate: tuple[Path, Path], sample: byte
             refused = client.post("/classify", content=bytes(11_000_000), headers={"content-type": "image/jpeg"})
             assert refused.status_code == 413
             assert client.get("/livez").status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_certificate_that_will_not_do_is_named_at_once(certificate: tuple[Path, Path], tmp_path: Path) -> None:
