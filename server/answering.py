@@ -122,6 +122,7 @@ async def run_image(
     queue = stages.seconds["decode_wait"] + answer.queue
     seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
     _count(serving, answer, seconds, in_time=total <= stages.limit)
+    serving.on_answer(stages, answer)
     return answer, seconds
 
 

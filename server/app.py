@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import control, logs, routes, v2
@@ -27,6 +28,22 @@ from server.settings import Settings
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("server.access")
+
+CORS: Mapping[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "Inference-Header-Content-Length"],
+    "expose_headers": [
+        "Inference-Header-Content-Length",
+        "Retry-After",
+        "Server-Timing",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+        "X-Request-Id",
+        "X-Stitch-Id",
+    ],
+}
+"""What a page of an allowed origin may send and see; no cookies, for there are none, and no PUT /control."""
 
 PROBLEM = "application/problem+json"
 MOST_PATH = 200  # bytes of a path that the log repeats
@@ -62,6 +79,8 @@ def application(service: Service) -> FastAPI:
     add_docs(app)
     define_schemas(app)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
+    if service.settings.cors_origin:
+        app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)
     app.add_exception_handler(ServeError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
@@ -139,6 +158,8 @@ class Accounting:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if bucket := state.get("bucket"):
+                    message["headers"].extend(bucket.headers())
                 if unread():
                     message["headers"].append((b"connection", b"close"))
             await send(message)

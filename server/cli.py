@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "server.doctor:Doctor",
 }
 COMPUTING = {"serve", "profile", "evaluate", "doctor"}
-OPTIONAL: Mapping[str, str] = {"sklearn": "train", "aiohttp": "bench"}
+OPTIONAL: Mapping[str, str] = {"sklearn": "train", "aiohttp": "bench", "opentelemetry": "otel"}
 """Modules that may be missing, and the extra that brings them."""
 
 USAGE = """usage: stitchserve COMMAND [options]
@@ -62,9 +62,10 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         _refuse(str(error))
     except ModuleNotFoundError as error:
-        if error.name is None or error.name not in OPTIONAL:
+        module = (error.name or "").partition(".")[0]
+        if module not in OPTIONAL:
             raise
-        _refuse(f"{error.name} is not installed: pip install 'stitchserve[{OPTIONAL[error.name]}]'")
+        _refuse(f"{module} is not installed: pip install 'stitchserve[{OPTIONAL[module]}]'")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -274,7 +274,8 @@ class Connection(HttpToolsProtocol):
             return
         self._leaving = True
         self.pipeline.clear()
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # not within TLS, where the answer has its length alone
+            self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER, self.transport.abort)
 

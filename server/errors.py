@@ -13,6 +13,7 @@ ServeError
 ├── UnknownStitch      422  no stitch has this id
 ├── BadControl         422  a change to the running server that cannot be
 ├── Infeasible         422  no stitch can meet this budget, even on an idle machine
+├── RateLimited        429  more requests than this client may send
 ├── ClientGone         499  the client left first; never sent
 ├── InternalError      500  running the request failed
 ├── Unavailable        503  come back later
@@ -142,6 +143,14 @@ class Infeasible(ServeError):
 
     def __init__(self, detail: str, *, nearest_stitch: int | None = None, **extra: object) -> None:
         super().__init__(detail, retry_after=None, nearest_stitch=nearest_stitch, **extra)
+
+
+class RateLimited(ServeError):
+    """More requests than this client may send; `retry_after` seconds later it may send one."""
+
+    status = 429
+    title = "Too many requests"
+    type = "/problems/rate-limited"
 
 
 class ClientGone(ServeError):

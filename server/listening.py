@@ -36,10 +36,11 @@ def waiting(listening: socket.socket) -> Iterator[socket.socket]:
             yield listening.accept()[0]
 
 
-def addresses(sockets: list[socket.socket]) -> list[str]:
+def addresses(sockets: list[socket.socket], *, tls: bool = False) -> list[str]:
     """Where a client finds them: `http://127.0.0.1:8000`."""
+    scheme = "https" if tls else "http"
     names = (each.getsockname()[:2] for each in sockets)
-    return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in names]
+    return [f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}" for host, port in names]
 
 
 def _all(host: str, port: int) -> Iterator[socket.socket]:

@@ -63,11 +63,13 @@ _TEXTS: dict[int, tuple[str, type[Problem]]] = {
     414: ("the URL is too long", Problem),
     415: ("not an accepted type", UnsupportedProblem),
     422: ("a parameter that is none or does not parse, an unknown stitch, or what cannot be met", RequestProblem),
+    429: ("more requests than this client may send", Problem),
     431: ("the header is too long", Problem),
     500: ("running the request failed", Problem),
     503: ("overloaded, not well or stopping", Problem),
     504: ("the deadline passed before the image could be run", DeadlineProblem),
 }
+_LATER = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _OF_HEADERS = (414, 431)
 _UNROUTED = (400, 408, 503, *_OF_HEADERS)
 """Refused with before there is a route, so that it is as RFC 9457 has it, whatever the route's protocol."""
@@ -103,7 +105,7 @@ def _refusal(status: int) -> dict[str, Any]:
     text, problem = _TEXTS[status]
     schema = {"$ref": _NAMED.format(model=problem.__name__)}
     described = {"description": text, "content": {"application/problem+json": {"schema": schema}}}
-    return described | ({"headers": _RETRY_AFTER} if status == HTTPStatus.SERVICE_UNAVAILABLE else {})
+    return described | ({"headers": _RETRY_AFTER} if status in _LATER else {})
 
 
 def _refusal_v2(status: int) -> dict[str, Any]:
@@ -136,6 +138,6 @@ ANYWHERE = refusals(400, 408, 414, 431, 500, 503)
 """What every route may meet, most of it before the request is looked at."""
 
 REFUSALS_V2: dict[int | str, dict[str, Any]] = {
-    status: _refusal_v2(status) for status in (400, 401, 404, 408, 413, 414, 415, 422, 431, 500, 503, 504)
+    status: _refusal_v2(status) for status in (400, 401, 404, 408, 413, 414, 415, 422, 429, 431, 500, 503, 504)
 }
 """What a route of the Open Inference Protocol may refuse with."""

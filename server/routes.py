@@ -25,7 +25,7 @@ from server.schemas import (
     listed,
 )
 from server.service import Service
-from server.tenants import Tenant, key_in
+from server.tenants import ANYONE, Tenant, key_in
 
 Result = TypeVar("Result")
 
@@ -38,8 +38,23 @@ async def service(request: Request) -> Service:
 
 
 async def tenant_of(request: Request) -> Tenant:
-    """Whose request it is, by its API key."""
-    return request.app.state.service.tenants.of(key_in(request.headers))  # type: ignore[no-any-return]
+    """Whose request it is, by its API key; it is paid for, out of the bucket that the request's state then holds."""
+    serving = await service(request)
+    tenant = serving.tenants.of(key_in(request.headers))
+    if tenant is ANYONE:
+        bucket = serving.rates.of_address(request.client.host if request.client else None)
+    else:
+        bucket = serving.rates.of_tenant(tenant.name, tenant.rate)
+    request.state.bucket = bucket
+    if bucket:
+        bucket.take()
+    return tenant
+
+
+def charge(request: Request, images: int) -> None:
+    """Have a request that has come, and is paid for, pay for all of its images but the first."""
+    if request.state.bucket:
+        request.state.bucket.owe(images - 1)
 
 
 Serving = Annotated[Service, Depends(service)]
@@ -48,7 +63,7 @@ Whose = Annotated[Tenant, Depends(tenant_of)]
 
 @router.post(
     "/classify",
-    responses=refusals(401, 413, 415, 422, 504),
+    responses=refusals(401, 413, 415, 422, 429, 504),
     openapi_extra=IMAGE_BODY,
     summary="Classify one image within a budget",
 )
@@ -80,7 +95,7 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 
 @router.post(
     "/classify/batch",
-    responses=refusals(401, 413, 415, 422),
+    responses=refusals(401, 413, 415, 422, 429),
     openapi_extra=FORM_OF_IMAGES,
     summary="Classify several images at once",
 )
@@ -108,6 +123,7 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
             form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
+        charge(request, len(form.images))
 
         def each(index: int) -> ImageAsked | ServeError:
             image = form.images[index]
@@ -150,7 +166,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-@router.get("/explain", responses=refusals(401, 422), summary="Which stitch a budget would get now")
+@router.get("/explain", responses=refusals(401, 422, 429), summary="Which stitch a budget would get now")
 async def explain(
     serving: Serving, budget: Asked, tenant: Whose, on_infeasible: OnInfeasible = "reject"
 ) -> Explanation:

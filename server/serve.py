@@ -8,10 +8,12 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
+from pkgutil import resolve_name
 from types import FrameType
 from typing import cast
 
@@ -27,6 +29,7 @@ from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
+OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTHER_FILES = 100  # open files beside the connections: the model's, the log's, ...
 
 
@@ -40,7 +43,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where; uvicorn says it of sockets that it has bound itself."""
         await super().startup(sockets)
-        log.info("serving on %s", " ".join(addresses(sockets or [])))
+        log.info("serving on %s", " ".join(addresses(sockets or [], tls=self.config.is_ssl)))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,7 +84,7 @@ class Server(uvicorn.Server):
     async def _let_in(self, clients: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
         for client in clients:
-            await loop.connect_accepted_socket(self._connection, client)
+            await loop.connect_accepted_socket(self._connection, client, ssl=self.config.ssl)
         for connection in list(self.server_state.connections):  # these, and who came in the same moment
             connection.shutdown()
 
@@ -98,11 +101,14 @@ class Serve(Settings):
         logs.configure(self.log_format)
         log.info("stitchserve %s", version("stitchserve"))
         _allow_open_files(self.max_connections + OTHER_FILES)
+        check_certificate(self)
         with bound(self.host, self.port) as sockets:
             app = create_app(self)
+            finish_traces = start_traces(app, self.otel_endpoint)
             gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
             listen(sockets)
             Server(configuration(app, self), app.state.service).run(sockets)
+        finish_traces()
         log.info("stopped")
 
 
@@ -121,9 +127,42 @@ def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
         lifespan="on",
         access_log=False,  # ours has no queries
         log_config=None,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
+
+
+def start_traces(app: FastAPI, endpoint: str | None, environment: Mapping[str, str] = os.environ) -> Callable[[], None]:
+    """Trace requests where somebody asks for it -> what sends the last spans, to be called at the end."""
+    if endpoint is None and not any(environment.get(name) for name in OTLP):
+        return lambda: None
+    try:
+        install: Callable[[FastAPI, str | None], Callable[[], None]] = resolve_name("server.tracing:install")
+    except ModuleNotFoundError:
+        if endpoint is not None:
+            raise
+        # The variable may be there for all programs of a cluster.
+        log.warning("%s is set, but there are no traces: pip install 'stitchserve[otel]'", " or ".join(OTLP))
+        return lambda: None
+    return install(app, endpoint)
+
+
+def check_certificate(settings: Settings) -> None:
+    """ValueError, before anything is loaded, for a certificate or a key that cannot be served with."""
+    if settings.tls_cert is None:
+        return
+    try:
+        # Without a password, OpenSSL would ask a terminal for that of an encrypted key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ValueError(
+            f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}; give a PEM certificate chain and "
+            "its key, not encrypted"
+        ) from error
 
 
 def _allow_open_files(count: int) -> None:

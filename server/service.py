@@ -12,7 +12,7 @@ from pathlib import Path
 from lookup_tables.table import Entry, LookupTable, TableError, folder
 from server.admission import Limiter
 from server.allowance import Allowed
-from server.batcher import Batcher
+from server.batcher import Answer, Batcher
 from server.body import Bodies
 from server.controller import POLICIES, Controller, Plan
 from server.engine import Engine, Image, Ranking
@@ -21,7 +21,9 @@ from server.latencies import table_for
 from server.metrics import Metrics
 from server.monitor import Monitor
 from server.nvml import Gpu, GpuWatch
+from server.rates import Rate, Rates
 from server.settings import Settings
+from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
 from stitching.checkpoint import sha256, shipped
 
@@ -58,6 +60,7 @@ class Service:
         )
         engine.costs = table
         self.tenants = Tenants.load(settings.tenants) if settings.tenants else Tenants()
+        self.rates = Rates(Rate.of(settings.anonymous_rate, settings.anonymous_burst))
         self.bodies = Bodies(settings.max_body_bytes_in_flight)
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
         self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
@@ -75,6 +78,8 @@ class Service:
             clock=self.clock,
         )
         self.draining = self.refusing = False
+        self.on_answer: Callable[[Stages, Answer[Ranking]], object] = lambda *_: None
+        """Told of each image that is answered."""
         self._tasks: list[asyncio.Task[None]] = []
         self._show_gauges()
 

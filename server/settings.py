@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.controller import MISS_PROBABILITY, POLICY_NAMES
 
@@ -15,6 +16,7 @@ PREFIX = "STITCHSERVE_"
 
 # Kubernetes gives every container the addresses of a Service, under the Service's name: here one called stitchserve.
 SERVICE_LINK = re.compile(PREFIX + r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#,]+")
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
@@ -46,10 +48,28 @@ class Settings(BaseSettings):
         MISS_PROBABILITY, gt=0, lt=1, description="share of batches that may take longer than planned; none: no margin"
     )
     tenants: Path | None = Field(
-        None, description="TOML file of [[tenants]]: name, key_sha256, weight, min_top1; none: all requests are alike"
+        None,
+        description="TOML file of [[tenants]]: name, key_sha256, weight, min_top1, rate (requests/s), burst; none: "
+        "all requests are alike",
     )
     admin_key_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="SHA-256, in hex, of the key that opens PUT /control; none: closed"
+    )
+    anonymous_rate: float | None = Field(
+        None, gt=0, le=1e6, description="requests/s that one address may send without an API key; none: any number"
+    )
+    anonymous_burst: float | None = Field(
+        None, ge=1, le=1e6, description="how many of those may come at once; none: those of a second"
+    )
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origin whose pages may ask, as https://shop.example, repeatable; * is any; none: no pages"
+    )
+    tls_cert: Path | None = Field(None, description="certificate chain (PEM) to serve HTTPS with; none: HTTP")
+    tls_key: Path | None = Field(None, description="its private key (PEM)")
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="address or network of a proxy whose X-Forwarded-For and -Proto count, repeatable; * is any; "
+        "none: those headers mean nothing",
     )
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
     max_queue: int = Field(
@@ -78,6 +98,12 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(30.0, gt=0, description="longest wait for requests in flight at the end")
     profile_s: float = Field(20.0, gt=0, description="longest profiling at start, on a device without a latency table")
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or an object a line")
+    otel_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="collector that gets traces over OTLP/HTTP, as http://collector:4318; none: as "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, and without that no traces",
+    )
     access_log: bool = Field(False, description="log every request: method, path, status, time")
     cache: Path = Field(default_factory=default_cache, description="folder that keeps measured latencies")
 
@@ -86,6 +112,38 @@ class Settings(BaseSettings):
     def _no_service_link(cls, port: object) -> object:
         linked = port == os.environ.get(f"{PREFIX}PORT") and SERVICE_ADDRESS.fullmatch(str(port))
         return cls.model_fields["port"].default if linked else port
+
+    @field_validator("cors_origin", "forwarded_allow_ips", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: object) -> object:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple):
+            return value
+        return tuple(part.strip() for text in texts for part in str(text).split(",") if part.strip())
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; give scheme, host and port alone: https://shop.example")
+        return value
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if address != "*":
+                ip_network(address)
+        return value
+
+    @model_validator(mode="after")
+    def _whole_pairs(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: one is missing; give both, or none for HTTP")
+        if self.anonymous_burst is not None and self.anonymous_rate is None:
+            raise ValueError("anonymous_burst: there is no anonymous_rate beside it; give one")
+        return self
 
     @model_validator(mode="after")
     def _no_unknown_variable(self) -> Self:

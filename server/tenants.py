@@ -5,22 +5,27 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from server.errors import Unauthorized
+from server.rates import Rate
 
 BEARER = "bearer "
 
 
 @dataclass(frozen=True)
 class Tenant:
-    """`weight`: its share of the time that is left to spend on accuracy; `min_top1`: its least top-1, a fraction."""
+    """`weight`: its share of the time that is left to spend on accuracy; `min_top1`: its least top-1, a fraction.
+
+    `rate` limits its requests; None does not.
+    """
 
     name: str = "anyone"
     weight: float = 1.0
     min_top1: float | None = None
+    rate: Rate | None = None
 
 
 ANYONE = Tenant()
@@ -39,6 +44,18 @@ class _Listed(BaseModel):
     key_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
     min_top1: Annotated[float, Field(ge=0, le=100)] | None = None
+    rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    burst: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _burst_of_a_rate(self) -> Self:
+        if self.burst is not None and self.rate is None:
+            raise ValueError("burst: there is no rate beside it; add one, in requests/s")
+        return self
+
+    def tenant(self) -> Tenant:
+        floor = None if self.min_top1 is None else self.min_top1 / 100
+        return Tenant(self.name, self.weight, floor, Rate.of(self.rate, self.burst))
 
 
 class _File(BaseModel):
@@ -55,7 +72,7 @@ class Tenants:
 
     @classmethod
     def load(cls, path: Path) -> "Tenants":
-        """From a TOML file of [[tenants]]: name, key_sha256, weight, min_top1 (percent). ValueError names the fault."""
+        """From a TOML file of [[tenants]], whose fields are those of `_Listed`. ValueError names the fault."""
         try:
             listed = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).tenants
         except ValidationError as error:
@@ -66,7 +83,7 @@ class Tenants:
         for field in ("name", "key_sha256"):
             if len({getattr(one, field) for one in listed}) < len(listed):
                 raise ValueError(f"{path}: {field}: two tenants have the same")
-        return cls({one.key_sha256: Tenant(one.name, one.weight, _fraction(one.min_top1)) for one in listed})
+        return cls({one.key_sha256: one.tenant() for one in listed})
 
     def of(self, key: str | None) -> Tenant:
         """Whose key it is; without one ANYONE. Raises Unauthorized for a key that is nobody's, where there are any."""
@@ -90,7 +107,3 @@ def key_in(headers: Mapping[str, str]) -> str | None:
 def digest(key: str) -> str:
     """What is kept of a key: its SHA-256 in hex."""
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _fraction(percent: float | None) -> float | None:
-    return None if percent is None else percent / 100

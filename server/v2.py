@@ -18,7 +18,7 @@ from server.engine import Image, Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
 from server.models import PLATFORM, VERSION, budget_of, configuration, metadata, names, outputs, reader
 from server.openapi import INFERENCE, REFUSALS_V2
-from server.routes import Serving, Whose, livez, readyz, refuse_if_stopping, unless_gone
+from server.routes import Serving, Whose, charge, livez, readyz, refuse_if_stopping, unless_gone
 from server.service import Service
 from server.tensors import Inference, header_length, read, write
 
@@ -116,6 +116,7 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
         inference = read(received.getvalue(), length, serving.table.family.preprocessing.size)
         del received
         _check_count(len(inference.images), limits.max_queue)
+        charge(request, len(inference.images))
         budget = budget_of(name, parameters=inference.parameters)
         asks = [asked(serving, budget, 0, arrived, request.state.request_id, tenant=tenant) for _ in inference.images]
         with refusals_counted(serving, len(asks)):

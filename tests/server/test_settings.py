@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsConfigDict
 
-from server.settings import Settings
+from server.settings import PREFIX, Settings
+
+
+class Options(Settings):
+    """As the command line reads them."""
+
+    model_config = SettingsConfigDict(
+        cli_kebab_case=True, cli_implicit_flags=True, cli_avoid_json=True, env_prefix=PREFIX
+    )
 
 
 @pytest.fixture
@@ -68,3 +77,31 @@ def test_a_bad_value_names_its_field(clean: pytest.MonkeyPatch, name: str, value
 def test_the_cache_follows_the_users_folder(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clean.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert Settings().cache == tmp_path / "stitchserve"
+
+
+def test_lists_are_repeated_or_separated_by_commas(clean: pytest.MonkeyPatch) -> None:
+    clean.setenv("STITCHSERVE_CORS_ORIGIN", "https://a.example, http://b.example:8080")
+    assert Settings().cors_origin == ("https://a.example", "http://b.example:8080")
+    assert Settings(cors_origin=("*",)).cors_origin == ("*",)
+    arguments = ["--forwarded-allow-ips", "10.0.0.0/8", "--forwarded-allow-ips", "::1", "--access-log"]
+    settings = CliApp.run(Options, cli_args=arguments)
+    assert (settings.forwarded_allow_ips, settings.access_log) == (("10.0.0.0/8", "::1"), True)
+    assert settings.cors_origin == ("https://a.example", "http://b.example:8080")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"cors_origin": "https://a.example/page"}, "no origin"),
+        ({"cors_origin": "a.example"}, "no origin"),
+        ({"forwarded_allow_ips": "proxy.example"}, "proxy.example"),
+        ({"tls_cert": "cert.pem"}, "one is missing"),
+        ({"tls_key": "key.pem"}, "one is missing"),
+        ({"anonymous_burst": 3}, "no anonymous_rate"),
+        ({"anonymous_rate": 0}, "anonymous_rate"),
+        ({"log_format": "xml"}, "log_format"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(clean: pytest.MonkeyPatch, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Settings.model_validate(changes)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.errors import Unauthorized
+from server.rates import Rate
 from server.tenants import ANYONE, Tenant, Tenants
 
 DIGEST = sha256(b"secret").hexdigest()
@@ -26,6 +27,12 @@ def test_a_key_tells_whose_a_request_is(tmp_path: Path) -> None:
         tenants.of("Secret")
 
 
+def test_a_tenant_may_have_a_rate(tmp_path: Path) -> None:
+    text = f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nrate = 5'
+    assert Tenants.load(written(tmp_path, text)).of("secret").rate == Rate(5, 5)
+    assert Tenants.load(written(tmp_path, text + "\nburst = 20")).of("secret").rate == Rate(5, 20)
+
+
 def test_where_no_keys_are_listed_none_is_wrong() -> None:
     assert Tenants().of("whatever") is ANYONE
 
@@ -41,6 +48,9 @@ def test_where_no_keys_are_listed_none_is_wrong() -> None:
         (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nweight = 0', "weight"),
         (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nmin_top1 = 101', "min_top1"),
         (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nfloor = 1', "floor"),
+        (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nrate = 0', "rate"),
+        (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nrate = 5\nburst = 0', "burst"),
+        (f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\nburst = 5', "burst: there is no rate"),
         (f'[[tenants]]\nname = "a"\nkey_sha256 = "{DIGEST}"\n[[tenants]]\nname = "b"\nkey_sha256 = "{DIGEST}"', "same"),
     ],
 )
