@@ -115,10 +115,14 @@ async def run_image(
     With it the seconds that went into decode, queue, compute and total.
     """
     stages = ask.stages
-    async with turns or nullcontext():
-        image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, read, stages)
+    with serving.front.passing():
+        async with turns or nullcontext():
+            image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, read, stages)
+    queued = serving.clock()
     answer = await _run(serving, image, ask)
-    total = serving.clock() - stages.arrived
+    now = serving.clock()
+    serving.front.answered(now - queued - answer.queue - answer.compute)
+    total = now - stages.arrived
     queue = stages.seconds["decode_wait"] + answer.queue
     seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
     _count(serving, answer, seconds, in_time=total <= stages.limit)
@@ -174,7 +178,7 @@ def _decode(read: Callable[[], Image], stages: Stages) -> Image:
 
 async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:
     try:
-        return await serving.batcher.submit(image, ask.allowed, ask.stages.deadline, ask.tenant)
+        return await serving.batcher.submit(image, ask.allowed, ask.stages.deadline - serving.front.reply, ask.tenant)
     except DeadlinePassed:
         ask.stages.end("queue")  # raises one that knows of the other stages too
         raise

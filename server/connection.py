@@ -6,6 +6,7 @@ without end, never read, or go on sending what was refused, and so keep connecti
 
 import asyncio
 import json
+import time
 import weakref
 from collections.abc import Callable
 from http import HTTPStatus
@@ -16,8 +17,12 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from server.arrival import waited
+
 UNREAD = "unread"
 """In the scope's state: tells whether a part of the request's body has not come yet."""
+CAME = "came"
+"""In the scope's state: when the request's head reached this machine, by time.monotonic."""
 
 MOST_URL = 16 * 1024  # bytes
 MOST_HEAD = 32 * 1024  # bytes of URL and headers
@@ -171,6 +176,7 @@ class Connection(HttpToolsProtocol):
         cycle.transport = self._outlet
         cycle.keep_alive = cycle.keep_alive and not self._stopping
         cycle.scope["state"][UNREAD] = lambda: cycle.more_body
+        cycle.scope["state"][CAME] = time.monotonic() - waited(self.transport.get_extra_info("socket"))
         if len(self.pipeline) > MOST_PIPELINED:
             self._fail(_PIPELINED)
 

@@ -1,18 +1,17 @@
 """What a query may hold: each parameter once, and none that there is not; only `budget` may be repeated."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Query, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import WithJsonSchema
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from server import budget as budgets
 from server.budget import LONGEST_DEADLINE, PATTERN, WANTED, Budget
 from server.engine import MOST_CLASSES
 
 REPEATABLE = "budget"
-PARAMETERS = (REPEATABLE, "max_flops", "deadline_ms", "min_top1", "stitch", "top_k", "on_infeasible")
 
 # Taken as text: one grammar says what is a number, and one error what is none. The document tells what they are.
 _TERMS = {"type": "array", "items": {"type": "string", "pattern": PATTERN}, "examples": [["2GFLOPs", "15ms"], ["78%"]]}
@@ -22,39 +21,83 @@ _PERCENT = {"type": "number", "minimum": 0, "maximum": 100, "examples": [78]}
 _ID = {"type": "integer", "minimum": 0, "examples": [24]}
 
 
+class Query(BaseModel):
+    """What a request for answers may ask for in its query.
+
+    Read here and not parameter by parameter by FastAPI, which takes longer for it than for all else that it does.
+    """
+
+    budget: Annotated[list[str], WithJsonSchema(_TERMS)] = Field([], description=WANTED["budget"])
+    max_flops: Annotated[str | None, WithJsonSchema(_FLOPS)] = Field(None, description=WANTED["max_flops"])
+    deadline_ms: Annotated[str | None, WithJsonSchema(_MS)] = Field(None, description=WANTED["deadline_ms"])
+    min_top1: Annotated[str | None, WithJsonSchema(_PERCENT)] = Field(None, description=WANTED["min_top1"])
+    stitch: Annotated[str | None, WithJsonSchema(_ID)] = Field(None, description=WANTED["stitch"])
+    top_k: int = Field(5, ge=1, le=MOST_CLASSES, description="how many classes")
+    on_infeasible: Literal["reject", "nearest"] = Field(
+        "reject", description="when no stitch can meet the budget: refuse, or take the nearest"
+    )
+
+    @classmethod
+    def of(cls, request: Request) -> "Query":
+        """A request's. Raises RequestValidationError, naming the parameter."""
+        sent = request.query_params
+        if not sent:
+            return _NOTHING
+        _check(request, PARAMETERS)
+        try:
+            return cls.model_validate({name: sent.getlist(name) if name == REPEATABLE else sent[name] for name in sent})
+        except ValidationError as error:
+            faults = [fault | {"loc": ("query", *fault["loc"])} for fault in error.errors()]
+            raise RequestValidationError(faults) from None
+
+    @property
+    def nearest(self) -> bool:
+        """Whether the nearest stitch will do."""
+        return self.on_infeasible == "nearest"
+
+    def asks(self) -> Budget:
+        """The budget; raises BadBudget."""
+        return budgets.parse(
+            self.budget,
+            max_flops=self.max_flops,
+            deadline_ms=self.deadline_ms,
+            min_top1=self.min_top1,
+            stitch=self.stitch,
+        )
+
+
+_NOTHING = Query()
+PARAMETERS = tuple(Query.model_fields)
+
+
+def documented(**more: Any) -> dict[str, Any]:
+    """What the OpenAPI document says of the query, and `more` of the operation."""
+    schemas = Query.model_json_schema()["properties"]
+    return {"parameters": [_described(name, dict(schema)) for name, schema in schemas.items()], **more}
+
+
+def _described(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": schema.pop("description"), "schema": schema}
+
+
 def only(*names: str) -> Callable[[Request], Awaitable[None]]:
     """What checks that a query holds these parameters alone, each once; it raises RequestValidationError."""
 
     async def check(request: Request) -> None:
-        for name in request.query_params:
-            if name not in names:
-                there_are = f"there are {', '.join(names)}" if names else "this route takes none"
-                raise _fault(name, f"there is no such parameter; {there_are}", "extra_forbidden")
-            times = len(request.query_params.getlist(name))
-            if times > 1 and name != REPEATABLE:
-                raise _fault(name, f"it is given {times} times; give it once", "repeated")
+        _check(request, names)
 
     return check
 
 
+def _check(request: Request, names: tuple[str, ...]) -> None:
+    for name in request.query_params:
+        if name not in names:
+            there_are = f"there are {', '.join(names)}" if names else "this route takes none"
+            raise _fault(name, f"there is no such parameter; {there_are}", "extra_forbidden")
+        times = len(request.query_params.getlist(name))
+        if times > 1 and name != REPEATABLE:
+            raise _fault(name, f"it is given {times} times; give it once", "repeated")
+
+
 def _fault(name: str, reason: str, kind: str) -> RequestValidationError:
     return RequestValidationError([{"loc": ("query", name[:40]), "msg": reason, "type": kind}])
-
-
-async def asked_budget(
-    _: Annotated[None, Depends(only(*PARAMETERS))],
-    budget: Annotated[list[str] | None, WithJsonSchema(_TERMS), Query(description=WANTED["budget"])] = None,
-    max_flops: Annotated[str | None, WithJsonSchema(_FLOPS), Query(description=WANTED["max_flops"])] = None,
-    deadline_ms: Annotated[str | None, WithJsonSchema(_MS), Query(description=WANTED["deadline_ms"])] = None,
-    min_top1: Annotated[str | None, WithJsonSchema(_PERCENT), Query(description=WANTED["min_top1"])] = None,
-    stitch: Annotated[str | None, WithJsonSchema(_ID), Query(description=WANTED["stitch"])] = None,
-) -> Budget:
-    """The budget in the query; raises BadBudget."""
-    return budgets.parse(budget or (), max_flops=max_flops, deadline_ms=deadline_ms, min_top1=min_top1, stitch=stitch)
-
-
-Asked = Annotated[Budget, Depends(asked_budget)]
-TopK = Annotated[int, Query(ge=1, le=MOST_CLASSES, description="how many classes")]
-OnInfeasible = Annotated[
-    Literal["reject", "nearest"], Query(description="when no stitch can meet the budget: refuse, or take the nearest")
-]

@@ -1,6 +1,7 @@
 """The HTTP routes: each reads its request, asks the service, and says what came of it. They decide nothing."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Annotated, TypeVar
 
@@ -10,11 +11,12 @@ from server import budget as budgets
 from server.answering import ImageAsked, answer_image, answer_images, asked, floored, refusals_counted, time_limit
 from server.body import read_image, read_images
 from server.budget import Budget
+from server.connection import CAME
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
 from server.form import MOST_IMAGES
 from server.metrics import CONTENT_TYPE
 from server.openapi import ANYWHERE, FORM_OF_IMAGES, IMAGE_BODY, refusals
-from server.parameters import Asked, OnInfeasible, TopK, only
+from server.parameters import Query, documented, only
 from server.schemas import (
     Classification,
     Classifications,
@@ -64,25 +66,18 @@ Whose = Annotated[Tenant, Depends(tenant_of)]
 @router.post(
     "/classify",
     responses=refusals(401, 413, 415, 422, 429, 504),
-    openapi_extra=IMAGE_BODY,
+    openapi_extra=documented(**IMAGE_BODY),
     summary="Classify one image within a budget",
 )
-async def classify(  # noqa: PLR0917 - FastAPI passes them by name
-    request: Request,
-    response: Response,
-    serving: Serving,
-    budget: Asked,
-    tenant: Whose,
-    top_k: TopK = 5,
-    on_infeasible: OnInfeasible = "reject",
-) -> Classification:
+async def classify(request: Request, response: Response) -> Classification:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
-    arrived = serving.clock()
+    serving, query = await service(request), Query.of(request)
+    budget, tenant = query.asks(), await tenant_of(request)
+    arrived = arrival(request, serving)
     refuse_if_stopping(serving)
-    nearest = on_infeasible == "nearest"
-    ask = asked(serving, budget, top_k, arrived, request.state.request_id, tenant=tenant, nearest=nearest)
+    ask = asked(serving, budget, query.top_k, arrived, request.state.request_id, tenant=tenant, nearest=query.nearest)
     with refusals_counted(serving), serving.bodies.hold() as body:
-        serving.check(ask.allowed, time_limit(serving, budget), tenant)
+        serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
@@ -96,23 +91,18 @@ async def classify(  # noqa: PLR0917 - FastAPI passes them by name
 @router.post(
     "/classify/batch",
     responses=refusals(401, 413, 415, 422, 429),
-    openapi_extra=FORM_OF_IMAGES,
+    openapi_extra=documented(**FORM_OF_IMAGES),
     summary="Classify several images at once",
 )
-async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
-    request: Request,
-    serving: Serving,
-    budget: Asked,
-    tenant: Whose,
-    top_k: TopK = 5,
-    on_infeasible: OnInfeasible = "reject",
-) -> Classifications:
+async def classify_batch(request: Request) -> Classifications:
     """One result per image, in order: an answer, or the problem that this image met.
 
     The query's budget is for all images. Instead, form fields named `budget`, as many as images, give each its own.
     All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
-    arrived = serving.clock()
+    serving, query = await service(request), Query.of(request)
+    budget, tenant = query.asks(), await tenant_of(request)
+    arrived = arrival(request, serving)
     refuse_if_stopping(serving)
     limits = serving.settings
     with serving.bodies.hold() as body:
@@ -131,8 +121,8 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
                 return image
             try:
                 mine = budgets.parse([form.budgets[index]]) if form.budgets else budget
-                request_id, nearest = f"{request.state.request_id}-{index}", on_infeasible == "nearest"
-                ask = asked(serving, mine, top_k, arrived, request_id, tenant=tenant, nearest=nearest)
+                request_id = f"{request.state.request_id}-{index}"
+                ask = asked(serving, mine, query.top_k, arrived, request_id, tenant=tenant, nearest=query.nearest)
                 ask.stages.end("receive")
             except ServeError as error:
                 return error
@@ -140,6 +130,12 @@ async def classify_batch(  # noqa: PLR0917 - FastAPI passes them by name
 
         everything = answer_images(serving, [each(index) for index in range(len(form.images))])
         return Classifications(results=await unless_gone(request, everything))
+
+
+def arrival(request: Request, serving: Service) -> float:
+    """When a request reached this machine, by the service's clock."""
+    now = time.monotonic()
+    return serving.clock() - (now - getattr(request.state, CAME, now))
 
 
 def refuse_if_stopping(serving: Service) -> None:
@@ -166,12 +162,17 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-@router.get("/explain", responses=refusals(401, 422, 429), summary="Which stitch a budget would get now")
-async def explain(
-    serving: Serving, budget: Asked, tenant: Whose, on_infeasible: OnInfeasible = "reject"
-) -> Explanation:
+@router.get(
+    "/explain",
+    responses=refusals(401, 422, 429),
+    openapi_extra=documented(),
+    summary="Which stitch a budget would get now",
+)
+async def explain(request: Request) -> Explanation:
     """The choice and its reason, with nothing run."""
-    allowed = serving.controller.allow(floored(budget, tenant), nearest=on_infeasible == "nearest")
+    serving, query = await service(request), Query.of(request)
+    budget, tenant = query.asks(), await tenant_of(request)
+    allowed = serving.controller.allow(floored(budget, tenant), nearest=query.nearest)
     entry, plan = serving.explain(allowed, time_limit(serving, budget), tenant)
     return Explanation(
         stitch=StitchUsed.of(entry),

@@ -16,6 +16,7 @@ from server.batcher import Answer, Batcher
 from server.body import Bodies
 from server.controller import POLICIES, Controller, Plan
 from server.engine import Engine, Image, Ranking
+from server.front import Front
 from server.images import Limits
 from server.latencies import table_for
 from server.metrics import Metrics
@@ -66,6 +67,7 @@ class Service:
         self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
         self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
+        self.front = Front(clock)
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._engine_threads = ThreadPoolExecutor(engine.lanes, "engine")
         self.batcher: Batcher[Image, Ranking] = Batcher(
@@ -94,7 +96,12 @@ class Service:
         queue, due = self.batcher.queue, self.clock() + slack
         decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
         ahead = decoding + queue.floor_before(due)
-        self.limiter.check(allowed, slack, ahead, self.batcher.running, self.headroom(), tenant=tenant, due=due)
+        headroom = self.headroom()
+        batch = self.controller.drain_seconds(self.batcher.running_floor, headroom)
+        drain = self.controller.drain_seconds(ahead, headroom)
+        running = max(self.batcher.running, self.front.wait + batch - drain)
+        slack -= self.front.reply + batch
+        self.limiter.check(allowed, slack, ahead, running, headroom, tenant=tenant, due=due)
 
     def explain(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> tuple[Entry, Plan]:
         """The stitch that a request, due in `slack` seconds, would get now, and the plan for its batch."""

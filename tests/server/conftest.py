@@ -47,7 +47,7 @@ def run(service: Service) -> Iterator[Running]:
     server = Listening(configuration(application(service), service.settings))
     with bound("127.0.0.1", 0) as sockets:
         (url,) = addresses(sockets)
-        thread = threading.Thread(target=server.run, args=[sockets])
+        thread = threading.Thread(target=server.run, args=[sockets], daemon=True)
         thread.start()
         assert server.up.wait(60)
         yield Running(url, service, server)

@@ -252,4 +252,5 @@ def test_a_body_that_arrives_late_is_not_decoded(running: Running, cache: Path) 
     for home in run(service):
         with home.client() as client:
             response = client.post("/classify", content=body())
-    assert (response.status_code, response.json()["stage"], response.json()["receive_ms"]) == (504, "receive", 100_000)
+    assert (response.status_code, response.json()["stage"]) == (504, "receive")
+    assert response.json()["receive_ms"] == pytest.approx(100_000, rel=0.01), "and what it waited for the event loop"

@@ -116,7 +116,8 @@ def test_refusals_for_time_load_and_faults(running: Running, check: Check, cache
         clock.read.clear()
         with home.client() as client:
             passed = check(client.post("/classify", content=late(), headers=JPEG))
-            assert (passed["status"], passed["stage"], passed["receive_ms"]) == (504, "receive", 100_000)
+            assert (passed["status"], passed["stage"]) == (504, "receive")
+            assert passed["receive_ms"] == pytest.approx(100_000, rel=0.01)
             service.batcher.failed_in_a_row, service.batcher.failed_at = 99, clock()
             assert check(client.get("/readyz"))["status"] == 503
             service.refusing = True

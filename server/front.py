@@ -1,0 +1,43 @@
+"""What stands between a request and the engine: HTTP, threads that decode, and the event loop's other work."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+WEIGHT = 0.05
+LARGEST = 4.0  # times the usual that one image counts at most: a large photograph says little about the next
+
+
+class Front:
+    """Images on their way to the queue: how many, and the seconds from one to the next that gets there."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._since = clock, 0.0
+        self.inside = 0
+        self.seconds = self.reply = 0.0
+
+    @property
+    def wait(self) -> float:
+        """Seconds until one more would get to the queue."""
+        return (self.inside + 1) * self.seconds
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """An image is on its way inside the block."""
+        if not self.inside:
+            self._since = self._clock()
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+            self._learn()
+
+    def answered(self, seconds: float) -> None:
+        """Learn what an answer takes from the end of its batch on."""
+        self.reply += WEIGHT * (seconds - self.reply)
+
+    def _learn(self) -> None:
+        now = self._clock()
+        seconds, self._since = now - self._since, now
+        most = LARGEST * self.seconds or seconds
+        self.seconds += WEIGHT * (min(seconds, most) - self.seconds) if self.seconds else seconds
