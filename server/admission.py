@@ -70,7 +70,7 @@ class Limiter:
         drain = self._controller.drain_seconds(work, headroom)
         needed = running + drain
         # Whoever comes to an idle server is let in: how else would it learn that it is no longer slow?
-        if needed <= (1 - SPARED) * slack or not (ahead or running):
+        if needed <= (slack if self._alone(tenant) else (1 - SPARED) * slack) or not (ahead or running):
             return
         if self._entitled(allowed, ahead, work * (slack - running) / drain, tenant, due):
             return

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
 HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
+UNSEEN = 0.15  # part of the time to a deadline that goes on the way to and from the client, which nobody here sees
 MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
 
 
@@ -93,14 +94,16 @@ class Service:
         """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
         if slack <= 0:
             return  # what comes next says where its time went
-        queue, due = self.batcher.queue, self.clock() + slack
-        decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
-        ahead = decoding + queue.floor_before(due)
-        headroom = self.headroom()
-        batch = self.controller.drain_seconds(self.batcher.running_floor, headroom)
-        drain = self.controller.drain_seconds(ahead, headroom)
-        running = max(self.batcher.running, self.front.wait + batch - drain)
-        slack -= self.front.reply + batch
+        queue, due, headroom = self.batcher.queue, self.clock() + slack, self.headroom()
+        running = ahead = 0.0
+        if self.limiter.inside:
+            decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
+            ahead = decoding + queue.floor_before(due)
+            # Through the front, it finds a batch like this one running, and is then in one itself.
+            batch = self.controller.drain_seconds(self.batcher.running_floor, headroom)
+            engine = self.controller.drain_seconds(ahead, headroom)
+            running = max(self.batcher.running, self.front.wait + batch - engine)
+            slack = (1 - UNSEEN) * slack - self.front.reply - batch
         self.limiter.check(allowed, slack, ahead, running, headroom, tenant=tenant, due=due)
 
     def explain(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> tuple[Entry, Plan]:
@@ -157,6 +160,8 @@ class Service:
 
     def _show_gauges(self) -> None:
         gauge = self.metrics.gauge
+        gauge("front_seconds", "Until one more image would be in the queue", lambda: self.front.wait)
+        gauge("reply_seconds", "From the end of a batch to an answer, usually", lambda: self.front.reply)
         gauge("queue_depth", "Requests waiting for the engine", lambda: self.batcher.queued)
         gauge("requests_inside", "Requests admitted and not yet answered", lambda: self.limiter.inside)
         gauge("bodies_arriving", "Requests whose body is on its way in", lambda: len(self.bodies.arriving))

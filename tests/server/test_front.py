@@ -1,0 +1,78 @@
+"""What stands before the engine: counted and learned by a clock that the test moves."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from server.front import LARGEST, Front
+
+
+class Clock:
+    """Stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def front(clock: Clock) -> Front:
+    return Front(clock)
+
+
+def through(front: Front, clock: Clock, seconds: float, images: int) -> None:
+    """So many come at once and get through one after the other."""
+    places = [ExitStack() for _ in range(images)]
+    for place in places:
+        place.enter_context(front.passing())
+    for place in places:
+        clock.now += seconds
+        place.close()
+
+
+def test_untried_it_takes_no_time(front: Front) -> None:
+    assert (front.wait, front.inside) == (0.0, 0)
+
+
+def test_who_comes_waits_for_those_before(front: Front, clock: Clock) -> None:
+    through(front, clock, 0.003, images=8)
+    assert front.wait == pytest.approx(0.003)
+    with front.passing(), front.passing():
+        assert front.inside == 2
+        assert front.wait == pytest.approx(0.009)
+    assert front.inside == 0
+
+
+def test_time_with_nobody_inside_does_not_count(front: Front, clock: Clock) -> None:
+    through(front, clock, 0.003, images=2)
+    clock.now += 60
+    through(front, clock, 0.003, images=2)
+    assert front.seconds == pytest.approx(0.003)
+
+
+def test_it_follows_what_it_sees_but_one_image_says_little(front: Front, clock: Clock) -> None:
+    through(front, clock, 0.003, images=1)
+    through(front, clock, 3.0, images=1)
+    assert front.seconds < 0.003 * LARGEST / 2
+    through(front, clock, 0.006, images=200)
+    assert front.seconds == pytest.approx(0.006, rel=0.01)
+
+
+def test_an_image_that_fails_leaves_too(front: Front, clock: Clock) -> None:
+    with pytest.raises(ValueError, match="no image"), front.passing():
+        clock.now += 0.002
+        raise ValueError("no image")
+    assert (front.inside, front.seconds) == (0, pytest.approx(0.002))
+
+
+def test_what_an_answer_takes_is_learned(front: Front) -> None:
+    for _ in range(200):
+        front.answered(0.004)
+    assert front.reply == pytest.approx(0.004, rel=0.01)
