@@ -1,15 +1,18 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from lookup_tables.table import LookupTable
 from server.allowance import Allowed
 from server.batcher import Answer
 from server.budget import Budget
+from server.connection import CAME
 from server.engine import Image, Ranking
 from server.errors import DeadlinePassed, Overloaded, ServeError
 from server.images import decode
@@ -63,6 +66,12 @@ def floored(budget: Budget, tenant: Tenant) -> Budget:
 def time_limit(serving: Service, budget: Budget) -> float:
     """Seconds from arrival to answer: the budget's deadline, else the server's SLO."""
     return serving.controller.slo if budget.deadline is None else budget.deadline
+
+
+def arrival(serving: Service, state: Mapping[str, Any]) -> float:
+    """When the request whose scope has this state reached the machine, by the service's clock."""
+    now = time.monotonic()
+    return serving.clock() - (now - float(state.get(CAME, now)))
 
 
 def decode_turns(serving: Service) -> asyncio.Semaphore:

@@ -21,6 +21,7 @@ from server import control, logs, routes, v2
 from server.connection import UNREAD
 from server.docs import add_docs
 from server.errors import Draining, InternalError, ServeError
+from server.gate import Gate
 from server.metrics import Metrics
 from server.openapi import define_schemas
 from server.service import Service, build
@@ -78,6 +79,7 @@ def application(service: Service) -> FastAPI:
     v2.add_routes(app)
     add_docs(app)
     define_schemas(app)
+    app.add_middleware(Gate, service=service, answer=_refusal)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
     if service.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)

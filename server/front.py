@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 WEIGHT = 0.05
+DEVIATIONS = 2.0
 LARGEST = 4.0  # times the usual that one image counts at most: a large photograph says little about the next
 
 
@@ -13,12 +14,18 @@ class Front:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._since = clock, 0.0
         self.inside = 0
-        self.seconds = self.reply = 0.0
+        self.seconds = 0.0
+        self._reply = self._deviation = 0.0
 
     @property
     def wait(self) -> float:
         """Seconds until one more would get to the queue."""
         return (self.inside + 1) * self.seconds
+
+    @property
+    def reply(self) -> float:
+        """Seconds that few answers exceed from the end of their batch on: as TCP has it for round trips (RFC 6298)."""
+        return self._reply + DEVIATIONS * self._deviation
 
     @contextmanager
     def passing(self) -> Iterator[None]:
@@ -34,7 +41,8 @@ class Front:
 
     def answered(self, seconds: float) -> None:
         """Learn what an answer takes from the end of its batch on."""
-        self.reply += WEIGHT * (seconds - self.reply)
+        self._deviation += WEIGHT * (abs(seconds - self._reply) - self._deviation)
+        self._reply += WEIGHT * (seconds - self._reply)
 
     def _learn(self) -> None:
         now = self._clock()

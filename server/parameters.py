@@ -1,17 +1,20 @@
 """What a query may hold: each parameter once, and none that there is not; only `budget` may be repeated."""
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from starlette.datastructures import QueryParams
 
 from server import budget as budgets
 from server.budget import LONGEST_DEADLINE, PATTERN, WANTED, Budget
 from server.engine import MOST_CLASSES
 
 REPEATABLE = "budget"
+KEPT = 1024  # queries that need not be read again
 
 # Taken as text: one grammar says what is a number, and one error what is none. The document tells what they are.
 _TERMS = {"type": "array", "items": {"type": "string", "pattern": PATTERN}, "examples": [["2GFLOPs", "15ms"], ["78%"]]}
@@ -27,6 +30,8 @@ class Query(BaseModel):
     Read here and not parameter by parameter by FastAPI, which takes longer for it than for all else that it does.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     budget: Annotated[list[str], WithJsonSchema(_TERMS)] = Field([], description=WANTED["budget"])
     max_flops: Annotated[str | None, WithJsonSchema(_FLOPS)] = Field(None, description=WANTED["max_flops"])
     deadline_ms: Annotated[str | None, WithJsonSchema(_MS)] = Field(None, description=WANTED["deadline_ms"])
@@ -37,15 +42,15 @@ class Query(BaseModel):
         "reject", description="when no stitch can meet the budget: refuse, or take the nearest"
     )
 
-    @classmethod
-    def of(cls, request: Request) -> "Query":
+    @staticmethod
+    @lru_cache(KEPT)
+    def of(query_string: bytes) -> "Query":
         """A request's. Raises RequestValidationError, naming the parameter."""
-        sent = request.query_params
-        if not sent:
-            return _NOTHING
-        _check(request, PARAMETERS)
+        sent = QueryParams(query_string)
+        _check(sent, PARAMETERS)
+        values = {name: sent.getlist(name) if name == REPEATABLE else sent[name] for name in sent}
         try:
-            return cls.model_validate({name: sent.getlist(name) if name == REPEATABLE else sent[name] for name in sent})
+            return Query.model_validate(values)
         except ValidationError as error:
             faults = [fault | {"loc": ("query", *fault["loc"])} for fault in error.errors()]
             raise RequestValidationError(faults) from None
@@ -66,7 +71,6 @@ class Query(BaseModel):
         )
 
 
-_NOTHING = Query()
 PARAMETERS = tuple(Query.model_fields)
 
 
@@ -84,17 +88,17 @@ def only(*names: str) -> Callable[[Request], Awaitable[None]]:
     """What checks that a query holds these parameters alone, each once; it raises RequestValidationError."""
 
     async def check(request: Request) -> None:
-        _check(request, names)
+        _check(request.query_params, names)
 
     return check
 
 
-def _check(request: Request, names: tuple[str, ...]) -> None:
-    for name in request.query_params:
+def _check(sent: QueryParams, names: tuple[str, ...]) -> None:
+    for name in sent:
         if name not in names:
             there_are = f"there are {', '.join(names)}" if names else "this route takes none"
             raise _fault(name, f"there is no such parameter; {there_are}", "extra_forbidden")
-        times = len(request.query_params.getlist(name))
+        times = len(sent.getlist(name))
         if times > 1 and name != REPEATABLE:
             raise _fault(name, f"it is given {times} times; give it once", "repeated")
 

@@ -1,17 +1,24 @@
 """The HTTP routes: each reads its request, asks the service, and says what came of it. They decide nothing."""
 
 import asyncio
-import time
 from collections.abc import Awaitable
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from server import budget as budgets
-from server.answering import ImageAsked, answer_image, answer_images, asked, floored, refusals_counted, time_limit
+from server.answering import (
+    ImageAsked,
+    answer_image,
+    answer_images,
+    arrival,
+    asked,
+    floored,
+    refusals_counted,
+    time_limit,
+)
 from server.body import read_image, read_images
 from server.budget import Budget
-from server.connection import CAME
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
 from server.form import MOST_IMAGES
 from server.metrics import CONTENT_TYPE
@@ -71,13 +78,12 @@ Whose = Annotated[Tenant, Depends(tenant_of)]
 )
 async def classify(request: Request, response: Response) -> Classification:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
-    serving, query = await service(request), Query.of(request)
+    serving, query = await service(request), Query.of(request.scope["query_string"])
     budget, tenant = query.asks(), await tenant_of(request)
-    arrived = arrival(request, serving)
+    arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     ask = asked(serving, budget, query.top_k, arrived, request.state.request_id, tenant=tenant, nearest=query.nearest)
     with refusals_counted(serving), serving.bodies.hold() as body:
-        serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
@@ -100,9 +106,9 @@ async def classify_batch(request: Request) -> Classifications:
     The query's budget is for all images. Instead, form fields named `budget`, as many as images, give each its own.
     All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
-    serving, query = await service(request), Query.of(request)
+    serving, query = await service(request), Query.of(request.scope["query_string"])
     budget, tenant = query.asks(), await tenant_of(request)
-    arrived = arrival(request, serving)
+    arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     limits = serving.settings
     with serving.bodies.hold() as body:
@@ -130,12 +136,6 @@ async def classify_batch(request: Request) -> Classifications:
 
         everything = answer_images(serving, [each(index) for index in range(len(form.images))])
         return Classifications(results=await unless_gone(request, everything))
-
-
-def arrival(request: Request, serving: Service) -> float:
-    """When a request reached this machine, by the service's clock."""
-    now = time.monotonic()
-    return serving.clock() - (now - getattr(request.state, CAME, now))
 
 
 def refuse_if_stopping(serving: Service) -> None:
@@ -170,7 +170,7 @@ async def _disconnected(request: Request) -> None:
 )
 async def explain(request: Request) -> Explanation:
     """The choice and its reason, with nothing run."""
-    serving, query = await service(request), Query.of(request)
+    serving, query = await service(request), Query.of(request.scope["query_string"])
     budget, tenant = query.asks(), await tenant_of(request)
     allowed = serving.controller.allow(floored(budget, tenant), nearest=query.nearest)
     entry, plan = serving.explain(allowed, time_limit(serving, budget), tenant)

@@ -12,13 +12,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from server.answering import Asked, asked, decode_turns, let_in, refusals_counted, run_image
+from server.answering import Asked, arrival, asked, decode_turns, let_in, refusals_counted, run_image
 from server.batcher import Answer
 from server.engine import Image, Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
 from server.models import PLATFORM, VERSION, budget_of, configuration, metadata, names, outputs, reader
 from server.openapi import INFERENCE, REFUSALS_V2
-from server.routes import Serving, Whose, arrival, charge, livez, readyz, refuse_if_stopping, unless_gone
+from server.routes import Serving, Whose, charge, livez, readyz, refuse_if_stopping, unless_gone
 from server.service import Service
 from server.tensors import Inference, header_length, read, write
 
@@ -103,7 +103,7 @@ async def model_ready(serving: Serving, name: Named) -> dict[str, object]:
 @models.post("/infer", openapi_extra=INFERENCE, summary="Classify images, given and answered as tensors")
 async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) -> Response:
     """Images as files or as pixels; the likeliest classes, the stitch and the reason for each."""
-    arrived = arrival(request, serving)
+    arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     _check_head(request)
     with serving.bodies.hold() as body:

@@ -1,0 +1,60 @@
+"""The gate before the application: an image that will not be let in is refused before anything else is done for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.answering import arrival, floored, refusals_counted, time_limit
+from server.errors import Overloaded, ServeError
+from server.parameters import Query
+from server.service import Service
+from server.tenants import key_in
+
+
+@dataclass(frozen=True)
+class _Route:
+    path: str
+
+
+CLASSIFY = _Route("/classify")
+
+
+class Gate:
+    """Refuses `POST /classify` where the load is too much for it; whatever else is wrong with it is its route's to say.
+
+    In overload most requests end here, in a third of the time that they would take through FastAPI.
+    `answer` makes the response out of the refusal.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, answer: Callable[[Request, ServeError], Response]) -> None:
+        self.app, self._service, self._answer = app, service, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http" and scope["path"] == CLASSIFY.path and scope["method"] == "POST":
+            refusal = self._refusal(scope)
+            if refusal:
+                scope["route"] = CLASSIFY
+                await self._answer(Request(scope), refusal)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Overloaded | None:
+        serving = self._service
+        try:
+            query = Query.of(scope["query_string"])
+            budget, tenant = query.asks(), serving.tenants.of(key_in(Headers(scope=scope)))
+            allowed = serving.controller.allow(floored(budget, tenant), nearest=query.nearest)
+            left = arrival(serving, scope["state"]) + time_limit(serving, budget) - serving.clock()
+            with refusals_counted(serving):
+                serving.check(allowed, left, tenant)
+        except Overloaded as error:
+            return None if serving.refusing else error
+        except (ServeError, RequestValidationError):
+            pass
+        return None
