@@ -70,8 +70,8 @@ class Batcher(Generic[Image, Result]):
 
     Up to `lanes` batches are begun at a time, of which the first computes. Another one is begun beside it only when
     those who wait fill a whole batch: waiting would add nobody to it. It is planned as of when the engine is expected
-    to be free. `headroom` is asked before every batch, `on_batch` told the plan of each that succeeded. All methods
-    belong to the event loop.
+    to be free. `headroom` and `crowded` are asked before every batch, `on_batch` told the plan of each that succeeded.
+    All methods belong to the event loop.
     """
 
     def __init__(
@@ -82,11 +82,12 @@ class Batcher(Generic[Image, Result]):
         *,
         lanes: int = 1,
         headroom: Callable[[], float] = lambda: 1.0,
+        crowded: Callable[[], bool] = lambda: False,
         on_batch: Callable[[Plan], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine, self._controller, self._threads, self._lanes = engine, controller, threads, lanes
-        self._headroom, self._on_batch, self._clock = headroom, on_batch, clock
+        self._headroom, self._crowded, self._on_batch, self._clock = headroom, crowded, on_batch, clock
         self.queue: DeadlineQueue[_Request[Image, Result]] = DeadlineQueue()
         self._changed = asyncio.Event()
         self._stopped = False
@@ -184,7 +185,7 @@ class Batcher(Generic[Image, Result]):
             request.refuse(Overloaded(detail, retry_after=self._drain(), reason="share", stage="queue"))
         if not self._may_begin():
             return
-        plan = self._controller.plan(self.queue, started + busy, headroom)
+        plan = self._controller.plan(self.queue, started + busy, headroom, crowded=self._crowded())
         for request in self.queue.take(plan.doomed):
             detail = "the load is too much to keep the deadline even with the cheapest stitch; come back later"
             request.refuse(Overloaded(detail, retry_after=self._drain(), stage="queue"))

@@ -6,6 +6,7 @@ engine is free; `observe` tells how long the batch really took. How to choose is
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -67,6 +68,7 @@ class Plan(NamedTuple):
     reason: str
     time: Time
     headroom: float = 1.0
+    crowded: bool = False
 
     def why(self, allowed: Allowed, entry: Entry) -> str:
         """Why a request of this batch got its stitch."""
@@ -89,7 +91,9 @@ class Controller:
         self.costs = Costs(table, max_batch)
         self.frontier = self.costs.frontier
         self.slo = slo
-        self.drift = Drift(miss_probability)
+        self.drifts = {False: Drift(miss_probability)}
+        """What was learned from batches, apart from those that ran while the machine was `crowded`."""
+        self._crowded = False
         self.forecast = Forecast()
         self.level: Entry = self.frontier[-1]
         self._last: tuple[float, int] | None = None
@@ -104,11 +108,20 @@ class Controller:
         """Decide by this policy from now on. ValueError for one that does not exist."""
         self.policy = self._policy(policy)
 
-    def plan(self, waiting: DeadlineQueue[Any], now: float, headroom: float = 1.0) -> Plan:
+    @property
+    def drift(self) -> Drift:
+        """What batches like the last one taught."""
+        return self.drifts[self._crowded]
+
+    def plan(self, waiting: DeadlineQueue[Any], now: float, headroom: float = 1.0, *, crowded: bool = False) -> Plan:
         """The next batch of a queue that is not empty.
 
-        `now` is in the deadlines' clock; `headroom` in (0, 1] is the share of the machine that is ours.
+        `now` is in the deadlines' clock; `headroom` in (0, 1] is the share of the machine that is ours; `crowded` tells
+        that more is done for requests beside the engine than usual, which makes batches slower while it lasts.
         """
+        if crowded not in self.drifts:
+            self.drifts[crowded] = deepcopy(self.drift)
+        self._crowded = crowded
         arrived = 0
         if self._last:
             then, left = self._last
@@ -138,7 +151,17 @@ class Controller:
         first, queued = waiting[chosen.doomed], len(waiting) - chosen.doomed
         time = Time(first.deadline - now, queued, first.allowed.budget.deadline, self.slo)
         expected = self.drift.expected(predicted, headroom)
-        return Plan(chosen.doomed, chosen.entries, chosen.level, predicted, expected, chosen.reason, time, headroom)
+        return Plan(
+            chosen.doomed,
+            chosen.entries,
+            chosen.level,
+            predicted,
+            expected,
+            chosen.reason,
+            time,
+            headroom,
+            self._crowded,
+        )
 
     def _later(self, allowed: Allowed, level: Entry) -> Entry:
         """What a request that is not in this batch would get in one like it."""
@@ -148,7 +171,7 @@ class Controller:
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded."""
         self.level = plan.level
-        self.drift.observe(plan.predicted, seconds, plan.headroom)
+        self.drifts[plan.crowded].observe(plan.predicted, seconds, plan.headroom)
 
     def drain_seconds(self, floor: float, headroom: float = 1.0) -> float:
         """Seconds in which requests with this sum of floors are likely answered, each by the cheapest it admits."""

@@ -77,6 +77,7 @@ class Service:
             self._engine_threads,
             lanes=engine.lanes,
             headroom=self.headroom,
+            crowded=lambda: self.front.inside > settings.decode_threads,
             on_batch=self._count,
             clock=self.clock,
         )

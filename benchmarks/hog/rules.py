@@ -105,7 +105,7 @@ def simulate(drift: Drift, table: LookupTable, scene: Scene, seed: int) -> Itera
     """One run of a minute."""
     chance, arriving = random.Random(seed), random.Random(-1 - seed)
     controller = Controller(table, max_batch=MAX_BATCH, slo=scene.slo)
-    controller.drift = drift
+    controller.drifts = {False: drift}
     allowed = controller.allow(Budget())
     queue: DeadlineQueue[Request] = DeadlineQueue()
     now, arrival = 0.0, arriving.expovariate(scene.rate)

@@ -166,6 +166,21 @@ def test_what_a_batch_took_is_learned(controller: Controller) -> None:
     assert controller.plan(queue, 0.0).expected == pytest.approx(plan.predicted * 2, rel=1e-3)
 
 
+def test_a_crowd_beside_the_engine_is_learned_apart_and_forgotten_with_it(controller: Controller) -> None:
+    queue = waiting(controller, [Budget()], 4.5 * MS)
+    calm = controller.plan(queue, 0.0)
+    for _ in range(200):
+        crowded = controller.plan(queue, 0.0, crowded=True)
+        controller.observe(crowded, crowded.predicted * 3)
+    assert crowded.level.stitch == 0
+    assert controller.drift.center == pytest.approx(3.0, rel=1e-3)
+    again = controller.plan(queue, 0.0)
+    assert again == calm, "at once"
+    assert controller.drift.center == pytest.approx(1.0)
+    controller.observe(crowded, crowded.predicted * 3)
+    assert controller.drift.center == pytest.approx(1.0), "a batch teaches about its like, whenever it ends"
+
+
 def test_explaining_teaches_nothing_and_agrees_with_the_plan(controller: Controller) -> None:
     queue = waiting(controller, [Budget()] * 3, 20 * MS)
     asked = Waiting(controller.allow(parse(["2GFLOPs"])), 10 * MS)

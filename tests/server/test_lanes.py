@@ -27,9 +27,9 @@ class Noted(Controller):
         self.moments: list[float] = []
         self.seconds: list[float] = []
 
-    def plan(self, waiting: DeadlineQueue[Any], now: float, headroom: float = 1.0) -> Plan:
+    def plan(self, waiting: DeadlineQueue[Any], now: float, headroom: float = 1.0, *, crowded: bool = False) -> Plan:
         self.moments.append(now)
-        return super().plan(waiting, now, headroom)
+        return super().plan(waiting, now, headroom, crowded=crowded)
 
     def observe(self, plan: Plan, seconds: float) -> None:
         self.seconds.append(seconds)
