@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
 HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
-UNSEEN = 0.15  # part of the time to a deadline that goes on the way to and from the client, which nobody here sees
+UNSEEN, MOST_UNSEEN = 0.15, 0.02  # part of a deadline, and seconds, left for the way to the client and back
 MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
 
 
@@ -104,7 +104,7 @@ class Service:
             batch = self.controller.drain_seconds(self.batcher.running_floor, headroom)
             engine = self.controller.drain_seconds(ahead, headroom)
             running = max(self.batcher.running, self.front.wait + batch - engine)
-            slack = (1 - UNSEEN) * slack - self.front.reply - batch
+            slack -= min(UNSEEN * slack, MOST_UNSEEN) + self.front.reply + batch
         self.limiter.check(allowed, slack, ahead, running, headroom, tenant=tenant, due=due)
 
     def explain(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> tuple[Entry, Plan]:
