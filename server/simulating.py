@@ -42,6 +42,9 @@ class Simulate(BaseModel):
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
     max_queue: int = Field(100_000, ge=1, description="most requests inside at once")
     noise: tuple[float, float] = Field((1.0, 1.0), description="batches take between so many times what the table says")
+    front_ms: float = Field(
+        0.0, ge=0, description="what an image takes before it is queued: /metrics has stitchserve_front_seconds"
+    )
     miss_probability: float | None = Field(
         MISS_PROBABILITY, gt=0, lt=1, description="share of batches that may take longer than planned; none: no margin"
     )
@@ -88,7 +91,9 @@ class Simulate(BaseModel):
         ]
 
     def _run(self, each: Trace, controller: Controller, details: Mapping[str, float]) -> Report:
-        outcomes = simulate(each, controller, Limiter(self.max_queue, controller), self._noise())
+        outcomes = simulate(
+            each, controller, Limiter(self.max_queue, controller), self._noise(), front=self.front_ms / 1e3
+        )
         return report(controller.policy.name, each.name, outcomes, each.seconds, details)
 
     def _noise(self) -> Noise:

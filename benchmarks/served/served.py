@@ -5,11 +5,13 @@
 Measures this machine's latencies, starts `stitchserve serve` with them on a free port, replays each trace against it
 with `stitchserve bench`, and asks `stitchserve simulate` about the same arrivals with the same latencies. Loads are
 shares of what the cheapest stitch can do in its best batch size by those latencies; decoding and HTTP come on top, and
-on a small machine share the engine's cores: choose loads that leave them room. The SLO is `slo` times the latency of
-one image of the dearest stitch. Every repeat draws other arrivals. Everything lies in `out` afterwards.
+on a small machine share the engine's cores: choose loads that leave them room. What they take of each image the server
+learns, and the simulator is told it (`stitchserve_front_seconds` after the replay). The SLO is `slo` times the latency
+of one image of the dearest stitch. Every repeat draws other arrivals. Everything lies in `out` afterwards.
 """
 
 import argparse
+import re
 import shutil
 import socket
 import subprocess
@@ -30,6 +32,7 @@ from server.replay.traces import specs
 
 TRACES = "gamma:cv2=2,load=0.3 gamma:cv2=8,load=0.3 ramp:to=0.5,tau=500 step:base=0.2,peak=3,for=10"
 ATTAINMENT, TOP1 = 2.0, 1.0  # points that a prediction may be off
+FRONT = re.compile(r"^stitchserve_front_seconds (\S+)$", re.MULTILINE)
 READY_WITHIN = 300.0  # seconds
 
 
@@ -119,18 +122,20 @@ def wait(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("the server did not become ready")
 
 
-def served(scene: Scene, url: str, trace: str, seed: int) -> Report:
-    """What the server did."""
+def served(scene: Scene, url: str, trace: str, seed: int) -> tuple[Report, float]:
+    """What the server did, and the milliseconds that an image took before it was queued."""
     out = scene.options.out / "served.json"
     command = ("bench", url, *scene.replay(trace, seed), "--name", "served", "--json", str(out))
     subprocess.run(stitchserve(*command, cores=scene.options.cores[1]), check=True, stdout=subprocess.DEVNULL)
-    return read_json(out)[0]
+    with urlopen(f"{url}/metrics", timeout=5) as response:
+        found = FRONT.search(response.read().decode())
+    return read_json(out)[0], float(found[1]) * 1e3 if found else 0.0
 
 
-def predicted(scene: Scene, trace: str, seed: int) -> Report:
+def predicted(scene: Scene, trace: str, seed: int, front_ms: float) -> Report:
     """What the simulator says."""
     out = scene.options.out / "predicted.json"
-    where = ("--table", str(scene.table), "--latency", str(scene.latency))
+    where = ("--table", str(scene.table), "--latency", str(scene.latency), "--front-ms", f"{front_ms:.3f}")
     command = ("simulate", *where, *scene.rules, *scene.replay(trace, seed), "--json", str(out))
     subprocess.run(stitchserve(*command), check=True, stdout=subprocess.DEVNULL)
     return replace(read_json(out)[0], name="predicted")
@@ -153,8 +158,11 @@ def main(options: argparse.Namespace) -> None:
     everything: list[Report] = []
     with server(scene) as url:
         for trace in specs(options.trace):
-            measured = [served(scene, url, trace, seed) for seed in range(options.repeats)]
-            said = [] if options.no_prediction else [predicted(scene, trace, seed) for seed in range(options.repeats)]
+            runs = [served(scene, url, trace, seed) for seed in range(options.repeats)]
+            measured, fronts = [report for report, _ in runs], [front for _, front in runs]
+            seeds = [] if options.no_prediction else list(enumerate(fronts))
+            said = [predicted(scene, trace, seed, front) for seed, front in seeds]
+            print("an image before the queue, ms:", *(f"{front:.2f}" for front in fronts))
             print(table([*measured, *said]))
             print("generator late, p99, ms:", *(f"{each.details['generator_late_p99_ms']:.1f}" for each in measured))
             if said:

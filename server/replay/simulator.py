@@ -1,5 +1,6 @@
 """The server's own controller, limiter and queue on a virtual clock, against the latencies of a table."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,10 +22,11 @@ Noise = Callable[[], float]
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A request of the trace."""
+    """A request of the trace; `ready` is when it can be queued."""
 
     number: int
     arrival: float
+    ready: float
     deadline: float
     allowed: Allowed
     tenant: Tenant = ANYONE
@@ -36,16 +38,20 @@ def simulate(
     limiter: Limiter,
     noise: Noise = lambda: 1.0,
     tenants: Sequence[Tenant] | None = None,
+    *,
+    front: float = 0.0,
 ) -> list[Outcome]:
-    """One outcome for each arrival, in their order: an engine that runs batch after batch, nothing else taking time.
+    """One outcome for each arrival, in their order: an engine that runs batch after batch.
 
-    `tenants` says whose each arrival is; none: all are ANYONE's.
+    `tenants` says whose each arrival is; none: all are ANYONE's. `front`: seconds that each image takes before it is
+    queued, one after the other.
     """
     slo = controller.slo
     outcomes: dict[int, Outcome] = {}
     queue: DeadlineQueue[Request] = DeadlineQueue()
     arrivals = trace.arrivals.tolist()
     now, free_at, next_one = 0.0, 0.0, 0
+    coming: deque[Request] = deque()
 
     def refuse(request: Request) -> None:
         outcomes[request.number] = Outcome(request.arrival, None, slo, status="503")
@@ -56,20 +62,25 @@ def simulate(
             request.arrival, latency, slo, stitch=entry.stitch, top1=entry.top1, flops=entry.flops
         )
 
-    while next_one < len(arrivals) or queue:
-        now = max(free_at, queue[0].arrival if queue else arrivals[next_one])
+    while next_one < len(arrivals) or coming or queue:
+        now = max(free_at, 0.0 if queue else coming[0].ready if coming else arrivals[next_one])
         while next_one < len(arrivals) and arrivals[next_one] <= now:
             at, tenant = arrivals[next_one], tenants[next_one] if tenants else ANYONE
-            request = Request(next_one, at, at + slo, controller.allow(Budget(min_top1=tenant.min_top1)), tenant)
+            allowed = controller.allow(Budget(min_top1=tenant.min_top1))
+            ready = front + (max(at, coming[-1].ready) if coming else at)
+            request = Request(next_one, at, ready, at + slo, allowed, tenant)
             next_one += 1
-            running = max(0.0, free_at - at)
+            engine = controller.drain_seconds(limiter.floor)
+            running = max(0.0, free_at - at, ready - at - engine if coming else 0.0)
             try:
-                limiter.check(request.allowed, slo, queue.floor, running, tenant=tenant, due=request.deadline)
+                limiter.check(allowed, slo, limiter.floor, running, tenant=tenant, due=request.deadline)
             except Overloaded:
                 refuse(request)
             else:
-                limiter.enter(request.allowed, tenant, request.deadline)
-                queue.push(request)
+                limiter.enter(allowed, tenant, request.deadline)
+                coming.append(request)
+        while coming and coming[0].ready <= now:
+            queue.push(coming.popleft())
         lost = [*queue.take_late(now), *shed(queue, controller, now)]
         if queue:
             plan = controller.plan(queue, now)

@@ -78,6 +78,19 @@ def test_our_policy_loses_fewer_and_is_worth_more_than_slackfit_in_a_burst() -> 
     assert met["pace"] >= met["slackfit"]
 
 
+def test_what_stands_before_the_engine_costs_time_but_does_not_hide_it() -> None:
+    made, front = controller(), 4 * MS  # the cheapest stitch answers four times as many
+    trace = gamma(100, 10.0, np.random.default_rng(5), cv2=8)
+    outcomes = simulate(Trace("bursts", trace, 10.0), made, Limiter(100, made), front=front)
+    answered = [outcome for outcome in outcomes if outcome.latency is not None]
+    assert min(outcome.latency or 0 for outcome in answered) > front
+    assert all(outcome.in_time for outcome in answered), "it refuses whom it cannot answer in time"
+    free = simulate(Trace("bursts", trace, 10.0), controller(), Limiter(100, controller()))
+    assert len(answered) < len([outcome for outcome in free if outcome.latency is not None])
+    starts = sorted(outcome.arrival + (outcome.latency or 0) for outcome in answered)
+    assert len(starts) <= (starts[-1] - starts[0]) / front + 2, "one after the other"
+
+
 SHOP, LAB, BIG = Tenant("shop"), Tenant("lab"), Tenant("big", 3.0)
 
 
