@@ -45,6 +45,7 @@ class Simulate(BaseModel):
     front_ms: float = Field(
         0.0, ge=0, description="what an image takes before it is queued: /metrics has stitchserve_front_seconds"
     )
+    one_core: bool = Field(False, description="what images take before they are queued is the engine's time too")
     miss_probability: float | None = Field(
         MISS_PROBABILITY, gt=0, lt=1, description="share of batches that may take longer than planned; none: no margin"
     )
@@ -92,7 +93,12 @@ class Simulate(BaseModel):
 
     def _run(self, each: Trace, controller: Controller, details: Mapping[str, float]) -> Report:
         outcomes = simulate(
-            each, controller, Limiter(self.max_queue, controller), self._noise(), front=self.front_ms / 1e3
+            each,
+            controller,
+            Limiter(self.max_queue, controller),
+            self._noise(),
+            front=self.front_ms / 1e3,
+            one_core=self.one_core,
         )
         return report(controller.policy.name, each.name, outcomes, each.seconds, details)
 

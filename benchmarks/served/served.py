@@ -136,6 +136,7 @@ def predicted(scene: Scene, trace: str, seed: int, front_ms: float) -> Report:
     """What the simulator says."""
     out = scene.options.out / "predicted.json"
     where = ("--table", str(scene.table), "--latency", str(scene.latency), "--front-ms", f"{front_ms:.3f}")
+    where += ("--one-core",) if scene.options.cores[0].isdecimal() else ()
     command = ("simulate", *where, *scene.rules, *scene.replay(trace, seed), "--json", str(out))
     subprocess.run(stitchserve(*command), check=True, stdout=subprocess.DEVNULL)
     return replace(read_json(out)[0], name="predicted")

@@ -40,11 +40,12 @@ def simulate(
     tenants: Sequence[Tenant] | None = None,
     *,
     front: float = 0.0,
+    one_core: bool = False,
 ) -> list[Outcome]:
     """One outcome for each arrival, in their order: an engine that runs batch after batch.
 
     `tenants` says whose each arrival is; none: all are ANYONE's. `front`: seconds that each image takes before it is
-    queued, one after the other.
+    queued, one after the other; on `one_core` the engine's batch takes as much longer as is done there meanwhile.
     """
     slo = controller.slo
     outcomes: dict[int, Outcome] = {}
@@ -83,9 +84,14 @@ def simulate(
             queue.push(coming.popleft())
         lost = [*queue.take_late(now), *shed(queue, controller, now)]
         if queue:
+            arriving = next_one
             plan = controller.plan(queue, now)
             lost += queue.take(plan.doomed)
             seconds = plan.predicted * noise()
+            if one_core:
+                seconds += max(0.0, coming[-1].ready - now) if coming else 0.0
+                while arriving < len(arrivals) and arrivals[arriving] < now + seconds:
+                    seconds, arriving = seconds + front, arriving + 1
             free_at = now + seconds
             batch = queue.take(len(plan.entries))
             for request, entry in zip(batch, plan.entries, strict=True):
