@@ -1,6 +1,7 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -43,12 +44,14 @@ def asked(
     *,
     tenant: Tenant = ANYONE,
     nearest: bool = False,
+    patience: float = math.inf,
 ) -> Asked:
     """What is asked for; raises Infeasible or UnknownStitch for a budget that cannot be met, unless `nearest`.
 
-    It `arrived` by the service's clock; whoever has received its body ends that stage.
+    It `arrived` by the service's clock, and its sender waits `patience` seconds at most, whatever the budget allows;
+    whoever has received its body ends that stage.
     """
-    stages = Stages(serving.clock, arrived, time_limit(serving, budget))
+    stages = Stages(serving.clock, arrived, min(patience, time_limit(serving, budget)))
     allowed = serving.controller.allow(floored(budget, tenant), nearest=nearest)
     return Asked(budget, allowed, tenant, top_k, request_id, stages)
 
