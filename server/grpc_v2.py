@@ -83,8 +83,7 @@ class Call:
         trailing.append(("problem", json.dumps(problem)))
         if wait is not None:
             trailing += [("retry-after", str(wait)), ("grpc-retry-pushback-ms", str(wait * 1000))]
-        code = CODES.get(error.status, Code.INVALID_ARGUMENT)
-        await self.context.abort(code, str(problem["detail"]), tuple(trailing))
+        await self.context.abort(CODES.get(error.status, Code.INVALID_ARGUMENT), problem["detail"], tuple(trailing))
 
 
 Method = Callable[[Call, Body], Awaitable[Message]]
@@ -98,6 +97,7 @@ async def answering(sockets: list[socket.socket], service: Service) -> AsyncIter
     options = [
         ("grpc.so_reuseport", 0),  # else a second server would share the port unseen
         ("grpc.max_receive_message_length", settings.max_form_bytes),
+        ("grpc.max_connection_idle_ms", round(settings.header_timeout_s * 1e3)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.compression_enabled_algorithms_bitset", 1),  # none, as over HTTP: a few bytes may become very many
     ]
@@ -130,38 +130,38 @@ def _handler(serving: Service) -> Any:
     return grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)
 
 
-def _answered(serving: Service, route: str, method: Method) -> Callable[[object, Any], Awaitable[bytes | None]]:
+def _answered(serving: Service, route: str, method: Method) -> Callable[[object, Any], Awaitable[bytes]]:
     """The one boundary: what a method gives, or refuses with, counted once under HTTP's statuses."""
 
-    async def answer(_: object, context: Any) -> bytes | None:
-        started, status = time.perf_counter(), ClientGone.status  # until it is answered: cancelled
+    async def answer(_: object, context: Any) -> bytes:
+        started, status, message = time.perf_counter(), ClientGone.status, b""  # until it is answered: cancelled
         headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
         call = Call(serving, context, headers, logs.begin(headers.get("x-request-id", "")), serving.clock())
+        refusal: ServeError | None = None
         try:
             with serving.bodies.hold() as body:
                 message = (await method(call, body)).SerializeToString()
-            context.set_trailing_metadata(tuple(call.trailing()))
             status = 200
         except ServeError as error:
-            status = error.status
-            return await call.refuse(error)
+            refusal, status = error, error.status
         except Exception:
-            status = InternalError.status
             log.exception("a request failed")
-            return await call.refuse(InternalError(""))
+            refusal, status = InternalError(""), InternalError.status
         finally:
             seconds = time.perf_counter() - started
             serving.metrics.count_request(route, status, seconds)
             if serving.settings.access_log:
                 logs.log_access(route, _address(context), status, seconds)
+        if refusal:
+            await call.refuse(refusal)
+        context.set_trailing_metadata(tuple(call.trailing()))
         return message
 
     return answer
 
 
 def _address(context: Any) -> str:
-    # Of the client, from gRPC's `ipv4:127.0.0.1:50000` or `ipv6:%5B::1%5D:50000`.
-    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")  # ipv6:%5B::1%5D:50000
 
 
 def _question(name: str, reply: Reply) -> Method:
