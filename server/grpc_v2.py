@@ -193,19 +193,19 @@ async def _within(name: str, asking: Awaitable[object]) -> dict[str, object]:
     return {name: await asking}
 
 
-def _named(request: Any) -> str:
+def _named(asked: Any) -> str:
     """The model's name. Raises UnknownModel, also for a version that there is not."""
-    budget_of(request.name, request.version or None)
-    return str(request.name)
+    budget_of(asked.name, asked.version or None)
+    return str(asked.name)
 
 
 QUESTIONS: Mapping[str, Reply] = {
     "ServerLive": lambda serving, _: _whether("live", partial(v2.live, serving)),
     "ServerReady": lambda serving, _: _whether("ready", partial(v2.ready, serving)),
-    "ModelReady": lambda serving, request: _whether("ready", lambda: v2.model_ready(serving, _named(request))),
+    "ModelReady": lambda serving, asked: _whether("ready", lambda: v2.model_ready(serving, _named(asked))),
     "ServerMetadata": lambda *_: v2.server(),
-    "ModelMetadata": lambda serving, request: v2.model(serving, _named(request)),
-    "ModelConfig": lambda serving, request: _within("config", v2.config(serving, _named(request))),
+    "ModelMetadata": lambda serving, asked: v2.model(serving, _named(asked)),
+    "ModelConfig": lambda serving, asked: _within("config", v2.config(serving, _named(asked))),
     "RepositoryIndex": lambda serving, _: _within("models", v2.index(serving)),
 }
 """The methods that run nothing: HTTP's answer, of which is left out what the protocol has no field for."""
@@ -224,11 +224,11 @@ async def _infer(call: Call, body: Body) -> Message:
     _check_parts(message)
     request = _parsed(pb.ModelInferRequest, message)
     del message
-    name, inference = _named(request), _inference(request, serving.table.family.preprocessing.size)
-    patience = math.inf if remaining is None else remaining
-    sender = v2.Sender(tenant, call.bucket, call.request_id, call.arrived, patience)
-    answers = await v2.answers_to(serving, sender, name, inference)
-    response = pb.ModelInferResponse(model_name=name, model_version=VERSION, id=request.id)
+    budget_of(request.model_name, request.model_version or None)
+    inference = _inference(request, serving.table.family.preprocessing.size)
+    sender = v2.Sender(tenant, call.bucket, call.request_id, call.arrived, math.inf if remaining is None else remaining)
+    answers = await v2.answers_to(serving, sender, request.model_name, inference)
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=VERSION, id=request.id)
     for output in outputs(serving.table, answers, inference.outputs, binary=True):
         response.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
         response.raw_output_contents.append(encode(output))
