@@ -1,8 +1,9 @@
 """From an image's bytes and a budget to the answer: decode, wait, run, and count it once."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +35,7 @@ class Asked:
     stages: Stages
 
 
+ARRIVED = "arrived"
 ImageAsked = tuple[bytes, Asked]
 
 
@@ -46,12 +48,14 @@ def asked(
     *,
     tenant: Tenant = ANYONE,
     nearest: bool = False,
+    patience: float = math.inf,
 ) -> Asked:
     """What is asked for; raises Infeasible or UnknownStitch for a budget that cannot be met, unless `nearest`.
 
-    It `arrived` by the service's clock; whoever has received its body ends that stage.
+    It `arrived` by the service's clock, and its sender waits `patience` seconds at most, whatever the budget allows;
+    whoever has received its body ends that stage.
     """
-    stages = Stages(serving.clock, arrived, time_limit(serving, budget))
+    stages = Stages(serving.clock, arrived, min(patience, time_limit(serving, budget)))
     allowed = serving.controller.allow(floored(budget, tenant), nearest=nearest)
     return Asked(budget, allowed, tenant, top_k, request_id, stages)
 
@@ -68,10 +72,13 @@ def time_limit(serving: Service, budget: Budget) -> float:
     return serving.controller.slo if budget.deadline is None else budget.deadline
 
 
-def arrival(serving: Service, state: Mapping[str, Any]) -> float:
-    """When the request whose scope has this state reached the machine, by the service's clock."""
-    now = time.monotonic()
-    return serving.clock() - (now - float(state.get(CAME, now)))
+def arrival(serving: Service, state: MutableMapping[str, Any]) -> float:
+    """When the request whose scope has this state reached the machine, by the service's clock; kept there."""
+    if ARRIVED not in state:
+        now = time.monotonic()
+        state[ARRIVED] = serving.clock() - (now - state.get(CAME, now))
+    arrived: float = state[ARRIVED]
+    return arrived
 
 
 def decode_turns(serving: Service) -> asyncio.Semaphore:

@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
-from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,7 +26,6 @@ from server.service import Service, build
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("server.access")
 
 CORS: Mapping[str, Any] = {
     "allow_methods": ["GET", "POST"],
@@ -48,21 +45,30 @@ CORS: Mapping[str, Any] = {
 
 PROBLEM = "application/problem+json"
 MOST_PATH = 200  # bytes of a path that the log repeats
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-def create_app(settings: Settings) -> FastAPI:
+Beside = Callable[[Service], AbstractAsyncContextManager[object]]
+"""What answers beside the application, as long as it does."""
+
+
+def nothing(_: Service) -> AbstractAsyncContextManager[object]:
+    """Nothing is there beside it."""
+    return nullcontext()
+
+
+def create_app(settings: Settings, beside: Beside = nothing) -> FastAPI:
     """The application for these settings, with its model loaded and its latencies known."""
-    return application(build(settings))
+    return application(build(settings), beside)
 
 
-def application(service: Service) -> FastAPI:
+def application(service: Service, beside: Beside = nothing) -> FastAPI:
     """The application around a service."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        yield
+        async with beside(service):
+            yield
         await service.stop()
 
     app = FastAPI(
@@ -106,7 +112,7 @@ async def on_refusal(request: Request, error: Exception) -> Response:
 
 
 def _refusal(request: Request, error: ServeError) -> Response:
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    headers = {} if error.retry_seconds is None else {"Retry-After": str(error.retry_seconds)}
     return problem_response(request, error.problem(), headers)
 
 
@@ -149,8 +155,8 @@ class Accounting:
         started, status = time.perf_counter(), 0
         state = scope.setdefault("state", {})
         unread = state.pop(UNREAD, bool)
-        request_id = state["request_id"] = _request_id(scope)
-        logs.request_id.set(request_id)  # uvicorn runs every request in a task, and so a context, of its own
+        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = state["request_id"] = logs.begin(sent)
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # a copy: the server knows by its own to send no body
@@ -174,20 +180,9 @@ class Accounting:
                 await _refusal(Request(scope), stopped)(scope, receive, tell)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, str(status or 500)).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.metrics.count_request(route, status or 500, seconds)
             if self.access_log:
-                _log_access(scope, method, status or 500, time.perf_counter() - started)
-
-
-def _log_access(scope: Scope, method: str, status: int, seconds: float) -> None:
-    path = scope["raw_path"][:MOST_PATH].decode("ascii", "backslashreplace")
-    client = scope["client"][0] if scope["client"] else "-"
-    more = logs.fields(status=status, ms=round(seconds * 1e3, 3), client=client)
-    access.info("%s %s", method, path, extra=more)
-
-
-def _request_id(scope: Scope) -> str:
-    """The client's X-Request-Id where it is a plain word, else a new one."""
-    sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-    return sent if REQUEST_ID.fullmatch(sent) else uuid4().hex
+                path = scope["raw_path"][:MOST_PATH].decode("ascii", "backslashreplace")
+                client = scope["client"][0] if scope["client"] else "-"
+                logs.log_access(f"{method} {path}", client, status or 500, seconds)

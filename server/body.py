@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from typing import Protocol
 
 from fastapi import Request
+from starlette.types import Receive
 
 from server.errors import BadRequest, ClientGone, Overloaded, ServeError, SlowBody, TooLarge, UnsupportedType
 from server.form import MOST_IMAGES, Form, FormReader
@@ -16,6 +18,18 @@ FORM = "multipart/form-data"
 FORM_OVERHEAD = 64 * 1024  # bytes of boundaries and part headers beside the file
 CURL = "curl -F image=@cat.jpg"
 PATIENCE = 1.0  # seconds that a sender may be slow before it has to give way to others
+
+
+class Sent(Protocol):
+    """What a body comes with: a request over HTTP, or what hands out its messages as ASGI has them."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By lower-case name."""
+
+    @property
+    def receive(self) -> Receive:
+        """Gives the next message."""
 
 
 class Bodies:
@@ -64,7 +78,7 @@ class Body:
         self._timer: asyncio.Timeout | None = None
         self._dropped = False
 
-    async def receive(self, request: Request, limit: int, timeout: float, take: Callable[[bytes], object]) -> None:
+    async def receive(self, request: Sent, limit: int, timeout: float, take: Callable[[bytes], object]) -> None:
         """Hands the bytes to `take` as they come.
 
         Raises TooLarge past `limit` bytes, by the Content-Length header before anything is read; SlowBody after
@@ -81,7 +95,7 @@ class Body:
         finally:
             self._bodies.arriving.discard(self)
 
-    async def _receive(self, request: Request, limit: int, take: Callable[[bytes], object]) -> None:
+    async def _receive(self, request: Sent, limit: int, take: Callable[[bytes], object]) -> None:
         more = True
         while more:
             message = await request.receive()

@@ -25,7 +25,14 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "server.doctor:Doctor",
 }
 COMPUTING = {"serve", "profile", "evaluate", "doctor"}
-OPTIONAL: Mapping[str, str] = {"sklearn": "train", "aiohttp": "bench", "opentelemetry": "otel"}
+OPTIONAL: Mapping[str, str] = {
+    "sklearn": "train",
+    "aiohttp": "bench",
+    "opentelemetry": "otel",
+    "grpc": "grpc",
+    "google": "grpc",
+    "tritonclient": "grpc",
+}
 """Modules that may be missing, and the extra that brings them."""
 
 USAGE = """usage: stitchserve COMMAND [options]

@@ -40,6 +40,11 @@ class ServeError(Exception):
         self.retry_after = retry_after
         self.extra = extra
 
+    @property
+    def retry_seconds(self) -> int | None:
+        """As `retry_after`, in whole seconds, one at the least."""
+        return None if self.retry_after is None else max(1, round(self.retry_after))
+
     def problem(self) -> dict[str, object]:
         """The members of an `application/problem+json` body (RFC 9457); no `extra` replaces a standard one."""
         standard = {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}

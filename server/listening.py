@@ -10,13 +10,13 @@ _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 @contextmanager
-def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
+def bound(host: str, port: int, option: str = "--port") -> Iterator[list[socket.socket]]:
     """A socket for every address of `host`, bound but not listening yet, all on one port; 0 finds a free one.
 
-    They are closed when the block is left. Raises ValueError, naming host and port, where one cannot be had.
+    They are closed when the block is left. Raises ValueError, naming host, port and `option`, where one cannot be had.
     """
     with ExitStack() as closing:
-        yield [closing.enter_context(each) for each in _all(host, port)]
+        yield [closing.enter_context(each) for each in _all(host, port, option)]
 
 
 def listen(sockets: list[socket.socket]) -> None:
@@ -43,11 +43,11 @@ def addresses(sockets: list[socket.socket], *, tls: bool = False) -> list[str]:
     return [f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}" for host, port in names]
 
 
-def _all(host: str, port: int) -> Iterator[socket.socket]:
+def _all(host: str, port: int, option: str) -> Iterator[socket.socket]:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise _refusal(host, port, error) from error
+        raise _refusal(host, port, error, option) from error
     first = missing = None
     for family, _, _, _, address in found:
         chosen = first.getsockname()[1] if first else port
@@ -56,12 +56,12 @@ def _all(host: str, port: int) -> Iterator[socket.socket]:
         except OSError as error:
             missing = error
             if error.errno not in _NOT_HERE:
-                raise _refusal(host, port, error) from error
+                raise _refusal(host, port, error, option) from error
         else:
             first = first or opened
             yield opened
     if missing and not first:  # else: a name may have an address of a kind that the machine lacks, as ::1
-        raise _refusal(host, port, missing)
+        raise _refusal(host, port, missing, option)
 
 
 def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
@@ -78,11 +78,11 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     return opened
 
 
-def _refusal(host: str, port: int, error: OSError) -> ValueError:
+def _refusal(host: str, port: int, error: OSError, option: str = "--port") -> ValueError:
     reason = error.strerror or str(error)
     remedy = (
-        "stop what listens there, or give another --port (0 finds a free one)"
+        f"stop what listens there, or give another {option} (0 finds a free one)"
         if error.errno == errno.EADDRINUSE
-        else "give another --host or --port"
+        else f"give another --host or {option}"
     )
     return ValueError(f"cannot listen on host {host!r}, port {port}: {reason}; {remedy}")

@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Literal
+from uuid import uuid4
 
 Form = Literal["text", "json"]
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered."""
 
+access = logging.getLogger("server.access")
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a client's text must not begin a line of its own
 
 
@@ -27,6 +31,21 @@ def configure(form: Form, stream: IO[str] | None = None) -> None:
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
+
+
+def begin(sent: str) -> str:
+    """The id of the request that this task answers from now on: as `sent` where that is a plain word, else a new one.
+
+    Whoever serves runs every request in a task, and so a context, of its own.
+    """
+    chosen = sent if _PLAIN.fullmatch(sent) else uuid4().hex
+    request_id.set(chosen)
+    return chosen
+
+
+def log_access(asked: str, client: str, status: int, seconds: float) -> None:
+    """A line for a request that has ended."""
+    access.info("%s", asked, extra=fields(status=status, ms=round(seconds * 1e3, 3), client=client))
 
 
 def fields(**values: object) -> Mapping[str, object]:

@@ -83,6 +83,11 @@ class Metrics:
         for reason, stage in REFUSED:
             self.refused_images.labels(reason, stage)
 
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Counts a request that has ended."""
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+
     def count_refusal(self, status: int) -> None:
         """Counts a request that the connection refused, before there was a route, or while its body came."""
         self.requests.labels(CONNECTION, str(status)).inc()

@@ -24,6 +24,7 @@ from server.form import MOST_IMAGES
 from server.metrics import CONTENT_TYPE
 from server.openapi import ANYWHERE, FORM_OF_IMAGES, IMAGE_BODY, refusals
 from server.parameters import Query, documented, only
+from server.rates import Bucket
 from server.schemas import (
     Classification,
     Classifications,
@@ -34,7 +35,7 @@ from server.schemas import (
     listed,
 )
 from server.service import Service
-from server.tenants import ANYONE, Tenant, key_in
+from server.tenants import Tenant, key_in
 
 Result = TypeVar("Result")
 
@@ -49,21 +50,17 @@ async def service(request: Request) -> Service:
 async def tenant_of(request: Request) -> Tenant:
     """Whose request it is, by its API key; it is paid for, out of the bucket that the request's state then holds."""
     serving = await service(request)
-    tenant = serving.tenants.of(key_in(request.headers))
-    if tenant is ANYONE:
-        bucket = serving.rates.of_address(request.client.host if request.client else None)
-    else:
-        bucket = serving.rates.of_tenant(tenant.name, tenant.rate)
-    request.state.bucket = bucket
-    if bucket:
-        bucket.take()
+    address = request.client.host if request.client else None
+    tenant, request.state.bucket = serving.whose(key_in(request.headers), address)
+    if request.state.bucket:
+        request.state.bucket.take()
     return tenant
 
 
-def charge(request: Request, images: int) -> None:
+def charge(bucket: Bucket | None, images: int) -> None:
     """Have a request that has come, and is paid for, pay for all of its images but the first."""
-    if request.state.bucket:
-        request.state.bucket.owe(images - 1)
+    if bucket:
+        bucket.owe(images - 1)
 
 
 Serving = Annotated[Service, Depends(service)]
@@ -119,7 +116,7 @@ async def classify_batch(request: Request) -> Classifications:
             form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):
             raise BadRequest("give one budget for all in the query, or as many budget fields in the form as images")
-        charge(request, len(form.images))
+        charge(request.state.bucket, len(form.images))
 
         def each(index: int) -> ImageAsked | ServeError:
             image = form.images[index]

@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server import logs
-from server.app import create_app
+from server.app import Beside, create_app, nothing
 from server.connection import Connection
 from server.listening import addresses, bound, listen, waiting
 from server.service import Service
@@ -71,6 +71,7 @@ class Server(uvicorn.Server):
     def _refuse(self) -> None:
         log.info("refusing new requests, finishing %d", len(self.server_state.tasks))
         self.service.refusing = self.should_exit = True
+        self.service.gone_by = self.service.clock() + self.service.settings.drain_timeout_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does, which closes the sockets; first whoever has reached them is let in, to be answered."""
@@ -102,14 +103,25 @@ class Serve(Settings):
         log.info("stitchserve %s", version("stitchserve"))
         _allow_open_files(self.max_connections + OTHER_FILES)
         check_certificate(self)
-        with bound(self.host, self.port) as sockets:
-            app = create_app(self)
+        with bound(self.host, self.port) as sockets, rpcs(self) as beside:
+            app = create_app(self, beside)
             finish_traces = start_traces(app, self.otel_endpoint)
             gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
             listen(sockets)
             Server(configuration(app, self), app.state.service).run(sockets)
         finish_traces()
         log.info("stopped")
+
+
+@contextmanager
+def rpcs(settings: Settings) -> Iterator[Beside]:
+    """What answers gRPC beside HTTP where a port is given, which is taken at once; raises as `bound`."""
+    if settings.grpc_port is None:
+        yield nothing
+        return
+    answering = resolve_name("server.grpc_v2:answering")
+    with bound(settings.host, settings.grpc_port, "--grpc-port") as sockets:
+        yield partial(answering, sockets)
 
 
 def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from server.latencies import table_for
 from server.metrics import Metrics
 from server.monitor import Monitor
 from server.nvml import Gpu, GpuWatch
-from server.rates import Rate, Rates
+from server.rates import Bucket, Rate, Rates
 from server.settings import Settings
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
@@ -82,6 +83,8 @@ class Service:
             clock=self.clock,
         )
         self.draining = self.refusing = False
+        self.gone_by = math.inf
+        """When requests in flight are given up, by the clock, once no others are taken."""
         self.on_answer: Callable[[Stages, Answer[Ranking]], object] = lambda *_: None
         """Told of each image that is answered."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,6 +134,13 @@ class Service:
     def ready(self) -> bool:
         """Whether requests are welcome."""
         return not self.draining and self.healthy() and not self.failing()
+
+    def whose(self, key: str | None, address: str | None) -> tuple[Tenant, Bucket | None]:
+        """Whose a request with this API key from this address is, and what pays for it; raises Unauthorized."""
+        tenant = self.tenants.of(key)
+        if tenant is ANYONE:
+            return tenant, self.rates.of_address(address)
+        return tenant, self.rates.of_tenant(tenant.name, tenant.rate)
 
     async def start(self) -> None:
         """Start the dispatch loop and the monitor, and warm the engine on a thread of its own."""

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535)
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="also answer the Open Inference Protocol over gRPC, here; none: not"
+    )
     slo_ms: float = Field(50.0, gt=0, le=3_600_000, description="the deadline of a request that brings none")
     policy: str = Field("pace", description=f"how stitches are chosen: {POLICY_NAMES}")
     miss_probability: float | None = Field(

@@ -5,11 +5,10 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 """
 
 import base64
-import binascii
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -122,14 +121,22 @@ def read(body: bytes, length: int | None, size: int) -> Inference:
     if length > len(body):
         raise BadRequest(f"Inference-Header-Content-Length: {length} bytes of JSON are more than the body has")
     _check_json(body[:length])
+    return _inference(lambda: InferRequest.model_validate_json(body[:length]), memoryview(body)[length:], size)
+
+
+def read_fields(fields: Mapping[str, object], raw: bytes, size: int) -> Inference:
+    """As `read`, of what came in another encoding than JSON: the fields of the JSON, and its tensor in binary form."""
+    return _inference(lambda: InferRequest.model_validate(fields), memoryview(raw), size)
+
+
+def _inference(parse: Callable[[], InferRequest], tail: memoryview, size: int) -> Inference:
     try:
-        request = InferRequest.model_validate_json(body[:length])
+        request = parse()
     except ValidationError as error:
         raise BadRequest(_fault(error)) from None
     if len(request.inputs) != 1:
         raise BadRequest(f"inputs: there are {len(request.inputs)}; {_choices(size)}")
-    images = _images(request.inputs[0], memoryview(body)[length:], size)
-    return Inference(request.id, images, request.parameters, request.outputs)
+    return Inference(request.id, _images(request.inputs[0], tail, size), request.parameters, request.outputs)
 
 
 def _check_json(text: bytes) -> None:
@@ -209,17 +216,13 @@ def _strings(raw: memoryview, most: int) -> Iterator[bytes]:
 
 
 def _from_base64(data: Sequence[object]) -> list[bytes]:
-    texts = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in data[: MOST_IMAGES + 1]]
-    try:
-        return [base64.b64decode(_text(text), validate=True) for text in texts]
-    except binascii.Error:
-        raise BadRequest("input 'image': in JSON, give each image in base64; or send them in binary form") from None
-
-
-def _text(value: object) -> bytes:
-    if not isinstance(value, str):
+    texts: list[Any] = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in data[: MOST_IMAGES + 1]]
+    if not all(isinstance(text, str) for text in texts):
         raise BadRequest("input 'image': its data are strings")
-    return value.encode()
+    try:
+        return [base64.b64decode(text, validate=True) for text in texts]
+    except ValueError:
+        raise BadRequest("input 'image': in JSON, give each image in base64; or send them in binary form") from None
 
 
 def _binary(given: _Input, raw: memoryview, datatype: str) -> Pixels:
@@ -288,5 +291,9 @@ def encode(output: Output) -> bytes:
     """Its values in binary form."""
     if output.datatype != "BYTES":
         return np.array(output.values, _TYPES[output.datatype]).tobytes()
-    texts = [str(value).encode() for value in output.values]
-    return b"".join(part for text in texts for part in (struct.pack("<I", len(text)), text))
+    return framed(str(value).encode() for value in output.values)
+
+
+def framed(elements: Iterable[bytes]) -> bytes:
+    """A BYTES tensor in binary form: each element's length, 4 bytes little-endian, and its bytes."""
+    return b"".join(part for element in elements for part in (struct.pack("<I", len(element)), element))

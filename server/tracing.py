@@ -13,7 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -87,7 +87,9 @@ class Images:
         self._tracer, self._clock = tracer, clock
 
     def __call__(self, stages: Stages, answer: Answer[Any]) -> None:
-        """One answered image, within the span of its request."""
+        """One answered image, within the span of its request, where that has one."""
+        if not get_current_span().is_recording():
+            return
         arrived = time.time_ns() - _ns(self._clock() - stages.arrived)
         entry = answer.entry
         stitch: dict[str, str | int] = {

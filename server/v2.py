@@ -4,8 +4,11 @@ What is asked goes the way of POST /classify: the same permits, deadlines, tenan
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from io import BytesIO
 from typing import Annotated
@@ -18,8 +21,10 @@ from server.engine import Image, Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
 from server.models import PLATFORM, VERSION, budget_of, configuration, metadata, names, outputs, reader
 from server.openapi import INFERENCE, REFUSALS_V2
+from server.rates import Bucket
 from server.routes import Serving, Whose, charge, livez, readyz, refuse_if_stopping, unless_gone
 from server.service import Service
+from server.tenants import Tenant
 from server.tensors import Inference, header_length, read, write
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -30,6 +35,20 @@ PREFIX = "/v2"
 router = APIRouter(prefix=PREFIX, responses=REFUSALS_V2)
 models = APIRouter(responses=REFUSALS_V2)
 """Of one model, and of one version of it."""
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Whose a request is and what pays for it; it `arrived` by the service's clock.
+
+    `patience`: for how many seconds at most an answer is waited for.
+    """
+
+    tenant: Tenant
+    bucket: Bucket | None
+    request_id: str
+    arrived: float
+    patience: float = math.inf
 
 
 def add_routes(app: FastAPI) -> None:
@@ -115,12 +134,8 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
         length = header_length(request.headers.get(HEADER_LENGTH))
         inference = read(received.getvalue(), length, serving.table.family.preprocessing.size)
         del received
-        _check_count(len(inference.images), limits.max_queue)
-        charge(request, len(inference.images))
-        budget = budget_of(name, parameters=inference.parameters)
-        asks = [asked(serving, budget, 0, arrived, request.state.request_id, tenant=tenant) for _ in inference.images]
-        with refusals_counted(serving, len(asks)):
-            answers = await unless_gone(request, _answers(serving, inference, asks))
+        sender = Sender(tenant, request.state.bucket, request.state.request_id, arrived)
+        answers = await unless_gone(request, answers_to(serving, sender, name, inference))
     return _response(serving, name, inference, answers)
 
 
@@ -132,17 +147,23 @@ def _check_head(request: Request) -> None:
         raise UnsupportedType("send the body without Content-Encoding", accepted=["identity"])
 
 
-def _check_count(images: int, most: int) -> None:
-    """Raises BadRequest for more images than can ever be inside together."""
-    if images > most:
-        raise BadRequest(f"{images} images; send 1 to {most} in a request")
-
-
-async def _answers(serving: Service, inference: Inference, asks: list[Asked]) -> list[Answer[Ranking]]:
+async def answers_to(serving: Service, sender: Sender, name: str, inference: Inference) -> list[Answer[Ranking]]:
     """An answer for each image, in order; where one is refused so are all, and those that wait are dropped.
 
-    All are let in together. Raises Overloaded where one of them cannot be.
+    All are let in together. Raises Overloaded where one of them cannot be, BadRequest where all can never be.
     """
+    images, most = len(inference.images), serving.settings.max_queue
+    if images > most:
+        raise BadRequest(f"{images} images; send 1 to {most} in a request")
+    charge(sender.bucket, images)
+    budget = budget_of(name, parameters=inference.parameters)
+    whose, patience = sender.tenant, sender.patience
+    ask = partial(asked, serving, budget, 0, sender.arrived, sender.request_id, tenant=whose, patience=patience)
+    with refusals_counted(serving, images):
+        return await _run_all(serving, inference, [ask() for _ in range(images)])
+
+
+async def _run_all(serving: Service, inference: Inference, asks: list[Asked]) -> list[Answer[Ranking]]:
     turns = decode_turns(serving) if len(asks) > 1 else None
 
     async def one(place: ExitStack, read_image: Callable[[], Image], ask: Asked) -> Answer[Ranking]:

@@ -1,5 +1,7 @@
 """The shipped network, and a server around it that is reached over real HTTP."""
 
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ import httpx
 import pytest
 import uvicorn
 
-from server.app import application
+from server.app import Beside, application, nothing
 from server.listening import addresses, bound
 from server.serve import configuration
 from server.service import Service, build
@@ -42,9 +44,9 @@ class Listening(uvicorn.Server):
         self.up.set()
 
 
-def run(service: Service) -> Iterator[Running]:
+def run(service: Service, beside: Beside = nothing) -> Iterator[Running]:
     """The service behind uvicorn in a thread, until the caller is done."""
-    server = Listening(configuration(application(service), service.settings))
+    server = Listening(configuration(application(service, beside), service.settings))
     with bound("127.0.0.1", 0) as sockets:
         (url,) = addresses(sockets)
         thread = threading.Thread(target=server.run, args=[sockets], daemon=True)
@@ -80,3 +82,16 @@ def client(running: Running) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def sample() -> bytes:
     return sorted(SAMPLES.glob("*.jpg"))[0].read_bytes()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, *subject, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key

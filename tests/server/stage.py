@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from conftest import Running, run
 
 import stitching
+from server.app import Beside, nothing
 from server.engine import Engine, Image, Ranking
 from server.service import Service
 from server.settings import Settings
@@ -93,12 +94,12 @@ class Stage:
         return value or 0.0
 
 
-def staged(kind: type[Gated], small: Settings, running: Running) -> Iterator[Stage]:
+def staged(kind: type[Gated], small: Settings, running: Running, beside: Beside = nothing) -> Iterator[Stage]:
     engine, clock = kind(stitching.load("digits"), running.service.engine.device), Shifted()
     engine.gate, engine.entered, engine.batches = threading.Event(), threading.Event(), []
     engine.gate.set()
     with ThreadPoolExecutor(4) as pool:
-        for started in run(Service(small, engine, running.service.table, clock)):
+        for started in run(Service(small, engine, running.service.table, clock), beside):
             engine.batches.clear()
             yield Stage(started, engine, clock, pool)
             engine.gate.set()
