@@ -147,7 +147,9 @@ class Controller:
         left, pad = self.drift.left(headroom), self.drift.margin.pad
         safe, likely = left / self.drift.upper, left / self.drift.center
         chosen = self.policy.decide(View(waiting, now, self.slo, safe, pad, likely, self.forecast, arrived))
-        predicted = self.costs.batch(Counter(map(STITCH, chosen.entries)))
+        predicted = chosen.predicted
+        if predicted is None:
+            predicted = self.costs.batch(Counter(map(STITCH, chosen.entries)))
         first, queued = waiting[chosen.doomed], len(waiting) - chosen.doomed
         time = Time(first.deadline - now, queued, first.allowed.budget.deadline, self.slo)
         expected = self.drift.expected(predicted, headroom)

@@ -37,8 +37,8 @@ class Pace:
         seconds = self._shared(view, doomed, rows)
         if view.forecast.most(seconds / view.safe, DEVIATIONS) >= 1:  # somebody may come meanwhile
             seconds = min(seconds, self._ahead(view, doomed, rows))
-        entries, level = divide(self._costs, view.waiting[doomed : doomed + rows], seconds, view.waiting.tenants)
-        return Decision(entries, level, reason, doomed)
+        batch = divide(self._costs, view.waiting[doomed : doomed + rows], seconds, view.waiting.tenants)
+        return Decision(batch.entries, batch.level, reason, doomed, batch.seconds)
 
     def _rows(self, view: View) -> tuple[int, int, str]:
         """How many are lost, how many go next, and why no more.

@@ -44,13 +44,15 @@ class View(NamedTuple):
 class Decision(NamedTuple):
     """One batch: after `doomed` requests, which cannot be answered in time any more, the next `entries` are run.
 
-    `level` is the dearest stitch that the batch could afford; `reason` tells why the batch holds no more requests.
+    `level` is the dearest stitch that the batch could afford; `reason` tells why the batch holds no more requests;
+    `predicted` its seconds by the table, where choosing told them.
     """
 
     entries: tuple[Entry, ...]
     level: Entry
     reason: str
     doomed: int = 0
+    predicted: float | None = None
 
 
 class Policy(Protocol):

@@ -17,18 +17,24 @@ Price = Callable[[Mapping[int, int]], float]
 """Seconds of a batch that has so many rows of each stitch."""
 
 
-def spread(costs: Costs, requests: Sequence[Waiting], seconds: float) -> tuple[tuple[Entry, ...], Entry]:
-    """A stitch for each request so that the batch takes about `seconds`, and the dearest level that was afforded.
+class Batch(NamedTuple):
+    """A stitch for each request, the dearest level that was afforded, and the seconds that they take if known."""
+
+    entries: tuple[Entry, ...]
+    level: Entry
+    seconds: float | None
+
+
+def spread(costs: Costs, requests: Sequence[Waiting], seconds: float) -> Batch:
+    """A stitch for each request so that the batch takes about `seconds`.
 
     Most requests stand at one level of the convex hull and some at the next, each kept within its own budget.
     """
     return _spread([request.allowed for request in requests], seconds, costs.levels(len(requests)), costs.batch)
 
 
-def _spread(
-    budgets: Sequence[Allowed], seconds: float, levels: Sequence[Level], price: Price
-) -> tuple[tuple[Entry, ...], Entry]:
-    rows = Counter(budgets)
+def _spread(budgets: Sequence[Allowed], seconds: float, levels: Sequence[Level], price: Price) -> Batch:
+    rows = _counted(budgets)
     known: dict[int, float] = {}
 
     def all_at(place: int) -> float:
@@ -41,7 +47,7 @@ def _spread(
     base = {allowed: up_to(allowed, levels[low].rank) for allowed in rows}
     entries = [base[allowed] for allowed in budgets]
     if low + 1 == len(levels):
-        return tuple(entries), levels[low].entry
+        return Batch(tuple(entries), levels[low].entry, all_at(low))
     better = {allowed: up_to(allowed, levels[low + 1].rank) for allowed in rows}
     able: Sequence[int] = range(len(budgets))
     rising = budgets
@@ -50,10 +56,17 @@ def _spread(
         rising = [budgets[place] for place in able]
     step = Step(base, better)
     ends = all_at(low), all_at(low + 1)
-    count = _affordable(ends, len(rising), seconds, lambda count: price(step.counts(rows, rising[:count])))
+    count, took = _affordable(ends, len(rising), seconds, lambda count: price(step.counts(rows, rising[:count])))
     for place in able[:count]:
         entries[place] = better[budgets[place]]
-    return tuple(entries), levels[low + min(1, count)].entry
+    return Batch(tuple(entries), levels[low + min(1, count)].entry, took)
+
+
+def _counted(budgets: Sequence[Allowed]) -> Mapping[Allowed, int]:
+    """How many are which; mostly all are one."""
+    if budgets and budgets.count(budgets[0]) == len(budgets):
+        return {budgets[0]: len(budgets)}
+    return Counter(budgets)
 
 
 class Step(NamedTuple):
@@ -65,9 +78,10 @@ class Step(NamedTuple):
     def counts(self, rows: Mapping[Allowed, int], raised: Sequence[Allowed]) -> Mapping[int, int]:
         """Rows of each stitch when these are raised."""
         counts: dict[int, int] = {}
-        up = Counter(raised)
+        risen = _counted(raised)
         for allowed, number in rows.items():
-            for entry, here in ((self.better[allowed], up[allowed]), (self.base[allowed], number - up[allowed])):
+            up = risen.get(allowed, 0)
+            for entry, here in ((self.better[allowed], up), (self.base[allowed], number - up)):
                 if here:
                     counts[entry.stitch] = counts.get(entry.stitch, 0) + here
         return counts
@@ -89,8 +103,10 @@ def _dearest(levels: Sequence[Level], seconds: float, all_at: Callable[[int], fl
     return low
 
 
-def _affordable(ends: tuple[float, float], able: int, seconds: float, took: Callable[[int], float]) -> int:
-    """How many of the `able` ones can be raised so that the batch, which `took` so long with as many, fits.
+def _affordable(
+    ends: tuple[float, float], able: int, seconds: float, took: Callable[[int], float]
+) -> tuple[int, float]:
+    """How many of the `able` ones can be raised so that the batch, which `took` so long with as many, fits; how long.
 
     `ends`: what it takes with none of them raised and with all.
     """
@@ -100,10 +116,10 @@ def _affordable(ends: tuple[float, float], able: int, seconds: float, took: Call
     while count > 0:
         needed = took(count)
         if needed <= seconds:
-            return count
+            return count, needed
         # Mixing costs more than its share: as many fewer as the excess says.
         count = min(count - 1, int(count * (seconds - lowest) / (needed - lowest)))
-    return 0
+    return 0, lowest
 
 
 def _counts(rows: Mapping[Allowed, int], rank: int) -> Mapping[int, int]:
@@ -114,9 +130,7 @@ def _counts(rows: Mapping[Allowed, int], rank: int) -> Mapping[int, int]:
     return counts
 
 
-def divide(
-    costs: Costs, requests: Sequence[Waiting], seconds: float, waiting: Mapping[Tenant, int]
-) -> tuple[tuple[Entry, ...], Entry]:
+def divide(costs: Costs, requests: Sequence[Waiting], seconds: float, waiting: Mapping[Tenant, int]) -> Batch:
     """As `spread`, but what is left above the cheapest stitches is divided between tenants by their weights.
 
     `waiting` is how many requests each has in the whole queue: many of one tenant's share what it is entitled to. What
@@ -143,11 +157,11 @@ def divide(
     level = costs.frontier[0]
     for tenant, own in of_tenant.items():
         entitled = least[tenant] + surplus[tenant]
-        chosen, reached = _spread([requests[place].allowed for place in own], entitled, costs.levels(rows), price)
-        level = max(level, reached, key=lambda entry: costs.rank[entry.stitch])
-        for index, entry in zip(own, chosen, strict=True):
+        chosen = _spread([requests[place].allowed for place in own], entitled, costs.levels(rows), price)
+        level = max(level, chosen.level, key=lambda entry: costs.rank[entry.stitch])
+        for index, entry in zip(own, chosen.entries, strict=True):
             entries[index] = entry
-    return tuple(entries), level
+    return Batch(tuple(entries), level, None)
 
 
 def fill(total: float, claims: Mapping[Tenant, float], limits: Mapping[Tenant, float]) -> Mapping[Tenant, float]:

@@ -21,7 +21,7 @@ def of(*tenants: Tenant, allowed: Allowed = ANY) -> list[Waiting]:
 
 
 def divided(requests: list[Waiting], seconds: float, waiting: dict[Tenant, int]) -> dict[Tenant, list[int]]:
-    entries, _ = divide(COSTS, requests, seconds, waiting)
+    entries, _, _ = divide(COSTS, requests, seconds, waiting)
     return {
         tenant: [entry.stitch for request, entry in zip(requests, entries, strict=True) if request.tenant is tenant]
         for tenant in waiting
@@ -33,7 +33,7 @@ def divided(requests: list[Waiting], seconds: float, waiting: dict[Tenant, int])
     [(0, [0, 0, 0, 0]), (5, [0, 0, 0, 1]), (8, [1, 1, 1, 1]), (13, [1, 1, 3, 3]), (16, [3] * 4), (99, [3] * 4)],
 )
 def test_a_batch_takes_what_time_there_is(seconds: float, stitches: list[int]) -> None:
-    entries, level = spread(COSTS, of(*[SHOP] * 4), seconds * MS)
+    entries, level, took = spread(COSTS, of(*[SHOP] * 4), seconds * MS)
     assert sorted(entry.stitch for entry in entries) == stitches
     assert level.stitch == max(stitches)
 
@@ -43,7 +43,7 @@ def test_the_time_is_kept_unless_even_the_cheapest_takes_longer(
     rows: int, seconds: float, caps: list[float | None]
 ) -> None:
     requests = [Waiting(allow(COSTS, Budget(max_flops=cap)), 1.0) for cap in caps[:rows]]
-    entries, _ = spread(COSTS, requests, seconds)
+    entries, _, _ = spread(COSTS, requests, seconds)
     counts = {entry.stitch: entries.count(entry) for entry in entries}
     assert COSTS.batch(counts) <= max(seconds, COSTS.least(rows)) + 1e-12
     assert all(entry in request.allowed.entries for request, entry in zip(requests, entries, strict=True))
