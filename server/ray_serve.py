@@ -63,9 +63,9 @@ def app(args: Mapping[str, str]) -> Application:
     Where and how many are Ray's to know: a configuration file changes the deployment `stitchserve` (num_gpus,
     autoscaling_config). Raises ValidationError, before anything is started, for a setting that is bad.
     """
-    settings = Settings(**args)  # type: ignore[arg-type] - parsed by pydantic
+    settings = Settings.model_validate(dict(args))
     wrapped = serve.ingress(_builder(settings))(Replica)
-    return serve.deployment(  # type: ignore[no-any-return]
+    return serve.deployment(
         wrapped,
         name=NAME,
         ray_actor_options={"num_cpus": settings.threads or 1},

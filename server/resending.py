@@ -51,9 +51,10 @@ class Resending:
             if body.client_gone:
                 return
             log.warning("no answer to %s %s: its replica died", scope["method"], scope["path"])
-        problem = Unavailable(f"{self.most_tries} replicas did not live to answer").problem()
+        refusal = Unavailable(f"{self.most_tries} replicas did not live to answer")
         headers = {"Retry-After": "1"}
-        await JSONResponse(problem, problem["status"], headers, "application/problem+json")(scope, receive, send)
+        response = JSONResponse(refusal.problem(), refusal.status, headers, "application/problem+json")
+        await response(scope, receive, send)
 
 
 def _repeatable(scope: Scope) -> bool:

@@ -1,7 +1,7 @@
 """Kills one of two replicas on Ray Serve while clients ask, until there is another one; fails if a client noticed.
 
 Starts a Ray of two nodes on this machine, and takes 3 GB and about a minute: python benchmarks/ray/kill.py
-`--update` then replaces both replicas by a new version; `--plain` leaves Ray's proxy as it is, and so shows what it does.
+`--update` then replaces both replicas by a new version; `--plain` leaves Ray's proxy as it is, for comparison.
 """
 
 import argparse
@@ -70,6 +70,18 @@ def replicas() -> dict[int, int]:
         except psutil.NoSuchProcess:  # it ended meanwhile
             continue
     return found
+
+
+def kill_a_busy_one() -> int:
+    """Kill a replica that answers somebody: its process, which Ray names by what it runs."""
+    while True:
+        for pid in replicas():
+            os.kill(pid, signal.SIGSTOP)
+            if "handle_request" in psutil.Process(pid).cmdline()[0]:
+                os.kill(pid, signal.SIGKILL)
+                return pid
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
 
 
 def running() -> int:
@@ -145,8 +157,7 @@ def main(options: argparse.Namespace) -> int:
         def work() -> None:
             before = replicas()
             clients.settle()
-            victim = min(before)
-            os.kill(victim, signal.SIGKILL)
+            victim = kill_a_busy_one()
             clients.thinks = THINKS
             wait_until(lambda: len(replicas().keys() - {victim}) == len(before) == running(), "replacement")
             clients.settle()
