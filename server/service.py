@@ -184,7 +184,7 @@ class Service:
         gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: drift.margin.pad)
         gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
         gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: drift.margin.missed)
-        gauge("predicted_drain_seconds", "Until all inside could be answered", self._drain)
+        gauge("predicted_drain_seconds", "Until all inside could be answered", self.drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
         gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
         self.metrics.show_load(lambda: self.monitor.load, self.settings.min_memory_bytes)
@@ -195,7 +195,8 @@ class Service:
     def _promised(self) -> float | None:
         return self.controller.drift.margin.miss_probability
 
-    def _drain(self) -> float:
+    def drain(self) -> float:
+        """Seconds until all inside could be answered, by the cheapest stitches that their budgets admit."""
         waiting = self.limiter.floor - self.batcher.running_floor
         return self.batcher.running + self.controller.drain_seconds(waiting, self.headroom())
 

@@ -1,5 +1,7 @@
 """How a batch's time is divided: over requests, and between tenants."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,7 @@ def test_a_batch_takes_what_time_there_is(seconds: float, stitches: list[int]) -
     entries, level, took = spread(COSTS, of(*[SHOP] * 4), seconds * MS)
     assert sorted(entry.stitch for entry in entries) == stitches
     assert level.stitch == max(stitches)
+    assert took == pytest.approx(COSTS.batch(Counter(stitches)))
 
 
 @given(st.integers(1, 16), st.floats(0, 0.1), st.lists(st.sampled_from([None, 1e9, 2e9, 3e9]), min_size=16))
@@ -43,9 +46,10 @@ def test_the_time_is_kept_unless_even_the_cheapest_takes_longer(
     rows: int, seconds: float, caps: list[float | None]
 ) -> None:
     requests = [Waiting(allow(COSTS, Budget(max_flops=cap)), 1.0) for cap in caps[:rows]]
-    entries, _, _ = spread(COSTS, requests, seconds)
+    entries, _, took = spread(COSTS, requests, seconds)
     counts = {entry.stitch: entries.count(entry) for entry in entries}
     assert COSTS.batch(counts) <= max(seconds, COSTS.least(rows)) + 1e-12
+    assert took == pytest.approx(COSTS.batch(counts))
     assert all(entry in request.allowed.entries for request, entry in zip(requests, entries, strict=True))
 
 
