@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 WEIGHT = 0.05
-DEVIATIONS = 2.0
+DEVIATIONS = 1.0
 LARGEST = 4.0  # times the usual that one image counts at most: a large photograph says little about the next
 
 
@@ -24,7 +24,7 @@ class Front:
 
     @property
     def reply(self) -> float:
-        """Seconds that few answers exceed from the end of their batch on: as TCP has it for round trips (RFC 6298)."""
+        """Seconds from the end of its batch to an answer, and their mean deviation on top, as TCP estimates round trips."""
         return self._reply + DEVIATIONS * self._deviation
 
     @contextmanager

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
 HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
-UNSEEN, MOST_UNSEEN = 0.15, 0.02  # part of a deadline, and seconds, left for the way to the client and back
+UNSEEN, MOST_UNSEEN = 0.1, 0.02  # part of a deadline, and seconds, left for the way to the client and back
 MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
 
 

@@ -84,4 +84,4 @@ def test_what_an_answer_takes_is_learned_and_more_where_it_varies(front: Front) 
     for _ in range(200):
         front.answered(0.002)
         front.answered(0.006)
-    assert 0.006 < front.reply < 0.010
+    assert 0.005 < front.reply < 0.008
