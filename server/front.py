@@ -24,7 +24,7 @@ class Front:
 
     @property
     def reply(self) -> float:
-        """Seconds from the end of its batch to an answer, and their mean deviation on top, as TCP estimates round trips."""
+        """Seconds from the end of its batch to an answer, with their deviation on top, as TCP estimates round trips."""
         return self._reply + DEVIATIONS * self._deviation
 
     @contextmanager
