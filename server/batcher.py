@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -100,6 +101,11 @@ class Batcher(Generic[Image, Result]):
     def queued(self) -> int:
         """How many requests wait."""
         return len(self.queue)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds for which the request that waits longest does; 0 when none waits."""
+        return max(0.0, self._clock() - min((each.submitted for each in self.queue), default=math.inf))
 
     @property
     def running_since(self) -> float | None:

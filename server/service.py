@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from lookup_tables.table import Entry, LookupTable, TableError, folder
@@ -174,23 +176,43 @@ class Service:
         gauge("front_seconds", "Until one more image would be in the queue", lambda: self.front.wait)
         gauge("reply_seconds", "From the end of a batch to an answer, usually", lambda: self.front.reply)
         gauge("queue_depth", "Requests waiting for the engine", lambda: self.batcher.queued)
+        gauge("queue_oldest_seconds", "Since the request that waits longest does", lambda: self.batcher.oldest)
         gauge("requests_inside", "Requests admitted and not yet answered", lambda: self.limiter.inside)
         gauge("bodies_arriving", "Requests whose body is on its way in", lambda: len(self.bodies.arriving))
         gauge("body_bytes", "Bytes of requests' bodies in memory", lambda: self.bodies.held)
         gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", self._level_flops)
-        drift = self.controller.drift
-        gauge("drift_ratio", "Observed over profiled latency", lambda: drift.center)
-        gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: drift.upper)
-        gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: drift.margin.pad)
+        of = self.controller
+        gauge("drift_ratio", "Observed over profiled latency", lambda: of.drift.center)
+        gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: of.drift.upper)
+        gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: of.drift.margin.pad)
         gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
-        gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: drift.margin.missed)
+        gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: of.drift.margin.missed)
         gauge("predicted_drain_seconds", "Until all inside could be answered", self.drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
+        gauge("profile_age_seconds", "Since the day on which latencies were measured", self._profile_age)
         gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
         self.metrics.show_load(lambda: self.monitor.load, self.settings.min_memory_bytes)
         self.metrics.show_mixed(self.engine.mixed)
         if staged := self.engine.staged:
             self.metrics.show_staged(staged.graphs, staged.buckets)
+
+        self.metrics.build.info(
+            {
+                "version": version("stitchserve"),
+                "torch": version("torch"),
+                "family": self.table.family.name,
+                "device": self.engine.device_slug,
+                "dtype": self.engine.precision.variant.name,
+            }
+        )
+
+    def _profile_age(self) -> float | None:
+        latency = self.table.latency
+        try:
+            day = datetime.fromisoformat(latency.details["date"]) if latency else None
+        except (KeyError, ValueError):  # a file that somebody wrote
+            return None
+        return (datetime.now(UTC) - day.replace(tzinfo=UTC)).total_seconds() if day else None
 
     def _promised(self) -> float | None:
         return self.controller.drift.margin.miss_probability

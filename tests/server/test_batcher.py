@@ -150,11 +150,13 @@ def test_a_late_request_is_refused_without_being_run(table: LookupTable) -> None
             late, patient = home.submit("late", slack=0.5), home.submit("patient")
             await home.until_queued(2)
             home.clock.now += 1.0
+            assert home.batcher.oldest == 1.0
             home.engine.gate.set()
             with pytest.raises(DeadlinePassed) as refusal:
                 await late
             assert refusal.value.extra["queue_ms"] == 1000.0
             await asyncio.gather(first, patient)
+            assert home.batcher.oldest == 0.0
             assert [images for images, _ in home.engine.batches] == [["first"], ["patient"]]
 
     asyncio.run(scenario())

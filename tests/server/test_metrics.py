@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from importlib.metadata import version
 
 import httpx
 import pytest
@@ -203,6 +204,11 @@ def test_all_metrics_keep_to_prometheus_conventions_and_none_is_of_a_gpu_that_is
     assert shown[("stitchserve_cpus",)] > 0
     assert shown[("stitchserve_memory_available_bytes",)] > shown[("stitchserve_memory_floor_bytes",)] > 0
     assert ("stitchserve_mixed_batches_total", "merged") in shown
+    assert shown[("stitchserve_queue_oldest_seconds",)] == 0
+    assert 0 <= shown[("stitchserve_profile_age_seconds",)] < 3 * 24 * 3600, "measured when the tests began"
+    assert "stitchserve_build_info{" in text
+    assert f'version="{version("stitchserve")}"' in text
+    assert 'family="digits"' in text
 
 
 def test_an_image_that_is_refused_for_load_is_counted_once(client: httpx.Client, sample: bytes) -> None:
