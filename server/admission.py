@@ -78,6 +78,7 @@ class Limiter:
             f"it would take {needed * 1e3:.0f} ms even with the cheapest stitches, more than the "
             f"{slack * 1e3:.0f} ms to the deadline; come back later, or allow more time"
         )
+        self._controller.turn_away()
         raise Overloaded(detail, retry_after=needed)
 
     def check_room(self, running: float = 0.0, headroom: float = 1.0, tenant: Tenant = ANYONE) -> None:

@@ -78,6 +78,7 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to whatever host the client says
     )
     app.state.service = service
     app.include_router(routes.router)

@@ -129,6 +129,8 @@ async def read_image(request: Request, body: Body, max_bytes: int, timeout: floa
     Raises as `Body.receive` does; UnsupportedType for a declared type that is no image; BadRequest for a form without
     exactly one file, or with a `budget` field, which would not count.
     """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedType("send the image without Content-Encoding", accepted=["identity"])
     if not _is_form(request):
         check_type(request.headers.get("content-type"))
         content = BytesIO()

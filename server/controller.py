@@ -97,6 +97,7 @@ class Controller:
         self.forecast = Forecast()
         self.level: Entry = self.frontier[-1]
         self._last: tuple[float, int] | None = None
+        self._turned_away = 0
         self.policy = self._policy(policy)
         self._allow = lru_cache(KEPT_BUDGETS)(lambda budget, nearest: allow(self.costs, budget, nearest=nearest))
 
@@ -125,7 +126,8 @@ class Controller:
         arrived = 0
         if self._last:
             then, left = self._last
-            arrived = max(0, len(waiting) - left)
+            arrived = max(0, len(waiting) - left) + self._turned_away
+            self._turned_away = 0
             self.forecast.observe(arrived, now - then, self.slo)
         plan = self._decide(waiting, now, headroom, arrived)
         self._last = now, len(waiting) - plan.doomed - len(plan.entries)
@@ -169,6 +171,10 @@ class Controller:
         """What a request that is not in this batch would get in one like it."""
         rank = max((rank for rank, entry in enumerate(self.frontier) if entry.flops <= level.flops), default=0)
         return up_to(allowed, rank)
+
+    def turn_away(self) -> None:
+        """Somebody was not let in for the load: who is to be expected, all the same, counts them too."""
+        self._turned_away += 1
 
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded."""

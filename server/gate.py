@@ -10,9 +10,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.answering import arrival, floored, refusals_counted, time_limit
-from server.errors import Overloaded, ServeError
+from server.errors import DeadlinePassed, Overloaded, ServeError
 from server.parameters import Query
 from server.service import Service
+from server.stages import Stages
 from server.tenants import key_in
 
 
@@ -25,7 +26,7 @@ CLASSIFY = _Route("/classify")
 
 
 class Gate:
-    """Refuses `POST /classify` where the load is too much for it; whatever else is wrong with it is its route's to say.
+    """Refuses `POST /classify` where it is too late, or the load too much; what else is wrong its route says.
 
     In overload most requests end here, in a third of the time that they would take through FastAPI.
     `answer` makes the response out of the refusal.
@@ -44,16 +45,17 @@ class Gate:
                 return
         await self.app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Overloaded | None:
+    def _refusal(self, scope: Scope) -> Overloaded | DeadlinePassed | None:
         serving = self._service
         try:
             query = Query.of(scope["query_string"])
             budget, tenant = query.asks(), serving.tenants.of(key_in(Headers(scope=scope)))
             allowed = serving.controller.allow(floored(budget, tenant), nearest=query.nearest)
-            left = arrival(serving, scope["state"]) + time_limit(serving, budget) - serving.clock()
+            stages = Stages(serving.clock, arrival(serving, scope["state"]), time_limit(serving, budget))
             with refusals_counted(serving):
-                serving.check(allowed, left, tenant)
-        except Overloaded as error:
+                stages.end("receive")
+                serving.check(allowed, stages.deadline - serving.clock(), tenant)
+        except (Overloaded, DeadlinePassed) as error:
             return None if serving.refusing else error
         except (ServeError, RequestValidationError):
             pass

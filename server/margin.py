@@ -47,7 +47,7 @@ class Margin:
         missed = seconds - expected > self.beyond(expected)
         self.missed += AVERAGE * (missed - self.missed)
         self._level += CORRECTION * (self.miss_probability - missed)
-        most = LARGEST * (expected + self.beyond(expected))
+        most = LARGEST * (expected + min(self.beyond(expected), LARGEST * expected))  # or the bound would feed itself
         place = self._count % WINDOW
         self._expected[place], self._errors[place] = expected, min(seconds, most) - expected
         self._count += 1

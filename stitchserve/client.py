@@ -44,6 +44,13 @@ class Options(TypedDict, total=False):
     connections: int
 
 
+def _checked(url: str) -> str:
+    """ValueError for what is no address of a server."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"url: {url[:100]!r} is no http:// or https:// address; give one as in http://127.0.0.1:8000")
+    return url
+
+
 class _Base:
     """What both clients know: how long to wait for an answer, and when to ask again."""
 
@@ -52,7 +59,7 @@ class _Base:
         self._timeout, self._margin = options.get("timeout"), options.get("margin", MARGIN)
         key, most = options.get("api_key"), options.get("connections", CONNECTIONS)
         self._http_options: Mapping[str, Any] = {
-            "base_url": url,
+            "base_url": _checked(url),
             "headers": {} if key is None else {"Authorization": f"Bearer {key}"},
             "verify": options.get("verify", True),
             "limits": httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP),

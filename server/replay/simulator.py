@@ -88,10 +88,12 @@ def simulate(
             plan = controller.plan(queue, now)
             lost += queue.take(plan.doomed)
             seconds = plan.predicted * noise()
-            if one_core:
+            if one_core:  # of which the engine has half at least
+                most = 2 * seconds
                 seconds += max(0.0, coming[-1].ready - now) if coming else 0.0
-                while arriving < len(arrivals) and arrivals[arriving] < now + seconds:
+                while seconds < most and arriving < len(arrivals) and arrivals[arriving] < now + seconds:
                     seconds, arriving = seconds + front, arriving + 1
+                seconds = min(seconds, most)
             free_at = now + seconds
             batch = queue.take(len(plan.entries))
             for request, entry in zip(batch, plan.entries, strict=True):

@@ -125,6 +125,17 @@ def test_a_burst_that_is_to_be_expected_finds_room() -> None:
     assert rushed.predicted < calm.plan(queue, 0.0).predicted
 
 
+def test_those_who_are_turned_away_are_expected_as_well() -> None:
+    calm, besieged = made(slo=50 * MS), made(slo=50 * MS)
+    for number in range(100):
+        for controller in (calm, besieged):
+            controller.plan(waiting(controller, [Budget()], number * 10 * MS + 40 * MS), number * 10 * MS)
+        for _ in range(20):  # two for each that the cheapest stitch can answer in that time
+            besieged.turn_away()
+    levels = [c.plan(waiting(c, [Budget()] * 8, 1040 * MS), 1000 * MS).level.stitch for c in (calm, besieged)]
+    assert levels == [3, 1], "there is less time for accuracy"
+
+
 def test_less_headroom_and_more_drift_mean_a_cheaper_level(controller: Controller) -> None:
     queue = waiting(controller, [Budget()], 4.5 * MS)
     assert controller.plan(queue, 0.0).level.stitch == 3

@@ -69,6 +69,16 @@ def test_nothing_is_added_without_errors_or_without_a_promise() -> None:
     assert (exact.pad, exact.slope) == (careless.pad, careless.slope) == (0.0, 0.0)
 
 
+def test_batches_that_stall_again_and_again_do_not_drive_the_bound_away() -> None:
+    margin = Margin(0.01)
+    for number in range(2000):
+        margin.observe(0.001, 10.0 if number % 10 == 0 else 0.001)
+    assert margin.beyond(0.001) < 0.02
+    for _ in range(256):
+        margin.observe(0.001, 0.001)
+    assert margin.beyond(0.001) < 0.0001
+
+
 def test_a_batch_that_stalled_does_not_bend_the_bound() -> None:
     margin = fed("in proportion", 0.05)
     before = margin.slope, margin.pad

@@ -124,6 +124,7 @@ def test_an_impossible_budget_names_the_nearest_stitch_and_can_take_it(client: h
         (b"just some plain text, long enough", JPEG, 415),
         (b"PK" + bytes(2) + b"a zip archive, perhaps", JPEG, 415),
         (b"does not matter", {"content-type": "image/svg+xml"}, 415),
+        (b"does not matter", {"content-encoding": "gzip"}, 415),
         (b"does not matter", {"content-type": "application/json"}, 415),
         (b"no boundary", {"content-type": "multipart/form-data"}, 400),
         (b"--x--", {"content-type": "multipart/form-data; boundary=x"}, 400),

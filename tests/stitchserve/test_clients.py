@@ -131,13 +131,18 @@ def test_a_connection_that_breaks_is_tried_again(classify: Classify) -> None:
 
 
 @both
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", ""])
+def test_what_is_no_address_is_named(classify: Classify, url: str) -> None:
+    with pytest.raises(ValueError, match="give one as in http"):
+        classify(url, b"file")
+
+
+@both
 def test_nobody_there(classify: Classify) -> None:
     with scripted(Reply()) as (url, _):
         pass
     with pytest.raises(Unreachable, match="ConnectError"):
         classify(url, b"file", options={"retrying": SOON})
-    with pytest.raises(Unreachable, match="UnsupportedProtocol"):
-        classify("ftp://127.0.0.1", b"file")
 
 
 @both
