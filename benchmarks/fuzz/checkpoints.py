@@ -8,7 +8,6 @@ import pickle
 import random
 import warnings
 import zipfile
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +17,6 @@ from benchmarks.fuzz.target import Target
 from stitching import checkpoint
 from stitching.families import AnchorSpec, Family, Preprocessing
 from stitching.model import SNNet
-from stitching.unfilled import unfilled
 
 PICKLE, ZIP, LEGACY = b"pickle:", b"PK\x03\x04", b"\x80\x02"
 _SHAPE = {"img_size": 8, "patch_size": 4, "depth": 1, "num_heads": 1}
@@ -42,26 +40,26 @@ class Checkpoints:
     def __init__(self) -> None:
         torch.set_num_threads(1)
         checkpoint.FAMILIES = {FAMILY.name: FAMILY}  # type: ignore[misc] - those whose names an error may give
-        checkpoint.unfilled = cache(unfilled)  # made anew it takes most of the time
         checkpoint.named_family = lambda _: FAMILY  # type: ignore[assignment]
         self._kept = TemporaryDirectory()
         self._folder = Path(self._kept.name)
         model = SNNet(FAMILY)
+        checkpoint.unfilled = lambda _: model  # made anew it would take most of the time
         for parameter in model.parameters():
             torch.nn.init.constant_(parameter, 0.5)
         state = model.state_dict()
         lora = {"stitch_layers.0.0.lora_A": torch.zeros(1, 2), "stitch_layers.0.0.lora_B": torch.zeros(4, 1)}
         checkpoint.save(model, self._folder / "whole.safetensors")
-        whole, legacy = self._saved({"model": state}), self._saved(state, _use_new_zipfile_serialization=False)
+        whole, legacy = self._saved({"model": state | lora}), self._saved(state, _use_new_zipfile_serialization=False)
         with zipfile.ZipFile(io.BytesIO(whole)) as archive:
             names = {name.partition("/")[2]: name for name in archive.namelist()}
             contents = {name: archive.read(full) for name, full in names.items()}
         self._records = {name: content for name, content in contents.items() if name != "data.pkl"}
         self.seeds = (
             *((self._folder / "whole.safetensors").read_bytes(), whole, legacy, PICKLE + contents["data.pkl"]),
-            *(self._pickled(of) for of in ({"state_dict": state | lora}, {"model": state, "epoch": 3}, [state], {})),
+            *(self._pickled(of) for of in ({"state_dict": state}, {"model": state, "epoch": 3}, [state], {})),
             *(self._saved(of) for of in ({"a": torch.zeros(2).to_sparse(), "b": torch.zeros(2, device="meta")},)),
-            *(PICKLE + pickle.dumps({"a": bomb}, 2) for bomb in bombs()),
+            *(PICKLE + bomb for bomb in bombs()),
         )
 
     def _saved(self, content: object, **options: bool) -> bytes:
@@ -91,15 +89,13 @@ class Checkpoints:
         return file.getvalue()
 
 
-def bombs() -> list[object]:
-    """Few bytes that become many, or take for ever."""
-    nested: object = ()
-    for _ in range(60):
-        nested = (nested, nested)
-    return [
-        *(Bomb(bytearray, 2**40), Bomb(torch.FloatTensor, 2**40), Bomb(set, [nested]), {nested: 0}),
-        Bomb(print, "code"),
-    ]
+def bombs() -> tuple[bytes, ...]:
+    """Pickles of few bytes that become many, that take for ever, and that call what they may not."""
+    calls = (Bomb(bytearray, 2**40), Bomb(torch.FloatTensor, 2**40), Bomb(print, "code"))
+    doubled = b"".join(b"q%cj%s\x86" % (level, level.to_bytes(4, "little")) for level in range(60))  # (it, it)
+    keyed = b"\x80\x02})" + doubled + b"K\x00s."
+    collected = b"\x80\x02cbuiltins\nset\n](" + b")" + doubled + b"e\x85R."
+    return *(pickle.dumps({"a": call}, 2) for call in calls), keyed, collected
 
 
 def headed(data: bytes, chance: random.Random) -> bytes:
