@@ -173,7 +173,7 @@ def read_tensors(path: Path, family: Family | None = None) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: key {str(key)[:80]!r} holds {type(value).__name__}, not a tensor")
-    return content
+    return dict(content)
 
 
 def _read_safetensors(path: Path, family: Family | None) -> dict[str, Tensor]:

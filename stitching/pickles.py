@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 ARCHIVE = b"PK\x03\x04"
 PICKLES = 5
@@ -66,6 +66,7 @@ def _check_pickle(file: IO[bytes]) -> None:
     """Goes through a pickle's operations with the sizes of tuples for what they stack up; everything else is of 1."""
     stack: list[int | None] = []
     memo: dict[int, int] = {}
+    argument: Any
     for operation, argument, _ in pickletools.genops(file):
         if operation.name == "GLOBAL" and not HARMLESS.fullmatch(argument):
             raise Hazard(f"GLOBAL {argument.replace(' ', '.')}")
@@ -74,8 +75,9 @@ def _check_pickle(file: IO[bytes]) -> None:
             continue
         taken = _take(stack, operation.stack_before)
         if operation.name in {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}:
-            stack.append(1 + sum(taken))
-            if stack[-1] > LARGEST_TUPLE:
+            size = 1 + sum(taken)
+            stack.append(size)
+            if size > LARGEST_TUPLE:
                 raise Hazard(f"it holds a tuple of more than {LARGEST_TUPLE} elements")
         elif operation.name in {"BINGET", "LONG_BINGET"}:
             stack.append(memo[argument])
