@@ -6,9 +6,14 @@ RUN command -v python3 || { apt-get update && apt-get install -y --no-install-re
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; }
 
 FROM python AS requirements
-COPY pyproject.toml /
-RUN python3 -c "import tomllib; print(*tomllib.load(open('/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > /requirements.txt && grep ^torch /requirements.txt > /torch.txt
+WORKDIR /requirements
+COPY requirements.lock ./
+# torch and what it brings for GPUs apart: an index of its own has other files of them.
+RUN python3 -c "import re; from pathlib import Path; \
+own = re.compile('(torch|torchvision|triton|cuda-.+|nvidia-(?!ml-py).+)=='); \
+locked = re.findall(r'^\S.*(?:\n +.*)*', Path('requirements.lock').read_text(), re.M); \
+Path('torch.txt').write_text('\n'.join(filter(own.match, locked))); \
+Path('other.txt').write_text('\n'.join(text for text in locked if not own.match(text)))"
 
 FROM python AS dependencies
 # Optional build secrets, gone after the step: pip.conf, where packages come from (an index, proxy or constraints of your
@@ -19,15 +24,18 @@ RUN python3 -c "import ensurepip" || { apt-get update && apt-get install -y --no
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; }
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/stitchserve
 
-# A layer of their own, made anew only when the dependencies change: other changes neither download nor ship them again.
+# A layer of their own, made anew only when the lock changes: other changes neither download nor ship them again.
 # TORCH_INDEX_URL is the index that torch and torchvision come from, such as one of CPU wheels; empty: as all others.
+# The lock has no hashes of its files: from there they are taken by their versions alone.
 ARG TORCH_INDEX_URL=""
-COPY --from=requirements /requirements.txt /torch.txt /
+COPY --from=requirements /requirements/*.txt /requirements/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.crt,target=/run/ca.crt \
     if [ -s /run/ca.crt ]; then export PIP_CERT=/run/ca.crt; fi \
-    && pip="/pip/bin/pip --python /opt/stitchserve/bin/python" \
-    && $pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -r /torch.txt \
-    && $pip install -r /requirements.txt && $pip check
+    && pip="/pip/bin/pip --python /opt/stitchserve/bin/python" && locked="--require-hashes --no-deps --requirement" \
+    && $pip install $locked /requirements/other.txt \
+    && if [ -z "$TORCH_INDEX_URL" ]; then $pip install $locked /requirements/torch.txt; else $pip install \
+    --index-url "$TORCH_INDEX_URL" $(grep -oE '^torch(vision)?==[^ ]+' /requirements/torch.txt); fi \
+    && $pip check
 
 FROM dependencies AS build
 WORKDIR /source

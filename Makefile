@@ -7,7 +7,7 @@ MALLOC = MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
 TRAIN = $(MALLOC) $(BIN)/stitchserve train --family digits --data digits --warmup 100 --beta2 0.98 --clip 1 --fused
 ANCHOR = $(TRAIN) --batch 64 --lr 2e-3 --curriculum 0.4 --position-std 0.3 --threads 1
 
-.PHONY: serve test check format digits digits-anchors
+.PHONY: serve test check format lock audit sbom digits digits-anchors
 
 serve: .venv/.done
 	$(BIN)/stitchserve serve
@@ -24,6 +24,24 @@ check: .venv/.done
 format: .venv/.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What the image is made of: every version and hash, for Linux and any Python from 3.11 on.
+lock: .venv/.supply
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
+		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock
+
+# Known vulnerabilities in it; fails where a package cannot be looked up.
+audit: .venv/.supply
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
+
+sbom: .venv/.supply
+	mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json
+
+.venv/.supply: .venv/.done
+	$(BIN)/pip install --editable '.[supply]'
+	touch $@
 
 .venv/.done: pyproject.toml
 	$(PYTHON) -m venv .venv

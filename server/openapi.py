@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from server.form import MOST_IMAGES
 from server.images import ACCEPTED
 from server.schemas import (
     DeadlineProblem,
@@ -44,8 +45,8 @@ FORM_OF_IMAGES: dict[str, Any] = {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": {"type": "array", "items": _BYTES},
-                        "budget": {"type": "array", "items": {"type": "string"}},
+                        "image": {"type": "array", "items": _BYTES, "minItems": 1, "maxItems": MOST_IMAGES},
+                        "budget": {"type": "array", "items": {"type": "string"}, "maxItems": MOST_IMAGES},
                     },
                 }
             }

@@ -21,10 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stitching import pickles
 from stitching.families import FAMILIES, RELEASES, AnchorSpec, Family, beside
 from stitching.families import family as named_family
 from stitching.fitting import check_joins
 from stitching.model import SNNet
+from stitching.pickles import Hazard
 from stitching.released import adapted, as_released, timm_names
 from stitching.unfilled import unfilled
 
@@ -159,10 +161,10 @@ def read_tensors(path: Path, family: Family | None = None) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, family)
-    content = _unpickle(path)
+    content = _plain(_unpickle(path))
     for key in STATE_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+            content = _plain(content[key])
             break
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(
@@ -196,14 +198,21 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], family: Family) -> 
         raise CheckpointError(f"{path}: metadata key 'config' differs from this version's family {family.name!r}")
 
 
+def _plain(content: object) -> object:
+    """A dict as a plain one: an OrderedDict from a file may have attributes over its methods."""
+    return dict(dict.items(content)) if isinstance(content, dict) else content
+
+
 def _unpickle(path: Path) -> object:
     try:
+        pickles.check(path)
         with torch.serialization.safe_globals(SETTINGS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's message advises to switch the safety off; only what it stumbled over is worth repeating.
         named = re.search(r"GLOBAL (\S{1,200})", str(error))
         reason = f"holds {named[1]} beside tensors; not opened, to run no code" if named else NOT_WHOLE
+        reason = f"not opened: {error}" if isinstance(error, Hazard) and not named else reason
         raise CheckpointError(f"{path}: {reason}") from error
     except UNREADABLE as error:
         raise CheckpointError(f"{path}: {NOT_WHOLE} ({str(error)[:200]})") from error

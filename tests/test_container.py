@@ -30,7 +30,7 @@ def last(instruction: str) -> str:
 def test_the_build_sees_all_that_the_wheel_is_made_of() -> None:
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     project = PROJECT["project"]
-    needed = {"pyproject.toml", project["readme"], *project["license-files"], *wheel["packages"]}
+    needed = {"pyproject.toml", "requirements.lock", project["readme"], *project["license-files"], *wheel["packages"]}
     needed |= {Path(source).parts[0] for source in wheel.get("force-include", {})}
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in lines

@@ -34,7 +34,7 @@ INTERESTING = (
     b"\xff\xff\xff\xff",
     b"\x80\x00\x00\x00",
 )
-COVERED = ["server", "lookup_tables", "stitching", "PIL"]
+COVERED = ["server", "lookup_tables", "stitching", "PIL", "torch._weights_only_unpickler"]
 LONGEST = 64 * 1024  # bytes of a mutated file
 
 
@@ -91,7 +91,7 @@ def mutate(data: bytes, other: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice((1, 1, 2, 4, 8))):
         at = min(int(chance.expovariate(8 / (len(data) + 1))), len(data))  # most of what matters stands in front
         length = chance.choice((1, 1, 2, 4, 16, 256))
-        start = chance.randrange(len(other))
+        start = chance.randrange(len(other) or 1)
         new = chance.choice((
             *(b"", chance.choice(INTERESTING), chance.randbytes(length), other[start : start + length]),
             data[at : at + length] * chance.choice((2, 3, 50)),
