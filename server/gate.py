@@ -15,6 +15,7 @@ from server.parameters import Query
 from server.service import Service
 from server.stages import Stages
 from server.tenants import key_in
+from server.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ class Gate:
 
     def __init__(self, app: ASGIApp, service: Service, answer: Callable[[Request, ServeError], Response]) -> None:
         self.app, self._service, self._answer = app, service, answer
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] == "http" and scope["path"] == CLASSIFY.path and scope["method"] == "POST":
+            await self._turns.wait()
             refusal = self._refusal(scope)
             if refusal:
                 scope["route"] = CLASSIFY
