@@ -1,5 +1,6 @@
 """`stitchserve simulate`: what policies make of traces, on a virtual clock against a table's latencies."""
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,11 @@ class Simulate(BaseModel):
         runs = [(each, policy) for each in traces for policy in policies]
         bounds = {id(each): fluid_bound(each, costs, slo) for each in traces}
         print(f"{known.family.name}: load 1 is {capacity:.1f} requests/s, the SLO {slo * 1e3:.4g} ms", file=sys.stderr)
+        for each in traces:
+            rate, most = len(each.arrivals) / each.seconds, 1e3 / self.front_ms if self.front_ms else math.inf
+            if rate > most:
+                told = f"{each.name}: {rate:.1f} requests/s, of which at most {most:.1f} get past --front-ms"
+                print(f"{told}; the bound does not know that", file=sys.stderr)
         return [
             self._run(
                 each,

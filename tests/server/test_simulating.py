@@ -50,6 +50,17 @@ def test_what_is_wrong_is_said_in_one_line(
     assert says in capsys.readouterr().err
 
 
+def test_more_than_can_get_to_the_queue_is_told(latency: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--trace", "constant:load=1", "--capacity", "500", "--seconds", "1", "--policy", "pace"]
+    main(["simulate", "--latency", str(latency), *arguments, "--front-ms", "1"])
+    assert "get past" not in capsys.readouterr().err
+    main(["simulate", "--latency", str(latency), *arguments, "--front-ms", "4"])
+    printed = capsys.readouterr()
+    assert "500.0 requests/s, of which at most 250.0 get past --front-ms" in printed.err
+    in_time = float(printed.out.splitlines()[1].split()[3])
+    assert 30 < in_time < 55, "the rest is refused in time"
+
+
 def test_without_a_latency_file_the_remedy_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["simulate", "--family", "deit_ti_s_b"])
