@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from attacks import ATTACKS, Foe, other_formats, wrong
+from attacks import ATTACKS, Foe, large, other_formats, wrong
 from judging import Answer, growth, same
 from surroundings import Clock, Server, disk, fill, make_read_only
 
@@ -34,6 +34,7 @@ from server.replay.client import KEEP_ALIVE
 
 GRACE = 1.0  # seconds after the deadline within which an answer must be there
 LEARNT = 5  # every so many stitches
+LAGS = 0.2  # seconds that the client itself may be late, until that counts as a stop of its own
 GROWTH = 0.02
 JUDGED_FROM = 10.0  # minutes: a shorter run is its own warm-up, and its memory is not judged
 SERVING = ("--threads", "1", "--profile-s", "5")
@@ -50,7 +51,8 @@ class Chaos:
     chance: random.Random
     images: list[bytes]
     expected: dict[tuple[int, int], Answer] = field(default_factory=dict)  # by image and stitch
-    stopped: list[tuple[float, float]] = field(default_factory=list)  # from and to, by the monotonic clock
+    server_stopped: list[tuple[float, float]] = field(default_factory=list)  # from and to, by the monotonic clock
+    client_held: list[tuple[float, float]] = field(default_factory=list)  # when it could not run itself
     asked: Counter[str] = field(default_factory=Counter)
     attacked: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
@@ -102,7 +104,8 @@ class Chaos:
             self.failures[f"asked: {type(error).__name__}"] += 1
             return
         ended = time.monotonic()
-        standing = sum(max(0.0, min(ended, until) - max(began, since)) for since, until in self.stopped)
+        halts = self.server_stopped + self.client_held
+        standing = sum(max(0.0, min(ended, until) - max(began, since)) for since, until in halts)
         late = ended - began - standing - deadline
         self.latest = max(self.latest, late)
         self.asked[str(status)] += 1
@@ -117,12 +120,18 @@ class Chaos:
         at = self.began
         while at < self.ends:
             await asyncio.sleep(max(0.0, at - time.monotonic()))
-            self.client_lag = max(self.client_lag, time.monotonic() - at)
+            now = time.monotonic()
+            self.client_lag = max(self.client_lag, now - at)
+            if now - at > LAGS:
+                self.client_held.append((at, now))
             tasks.create_task(self.ask(*chance.choice(pairs), chance.uniform(0.3, 2.0)))
-            at += 1 / self.options.rate
+            at = max(at + 1 / self.options.rate, now)  # never a burst of what should have been sent
+
+    def foe(self) -> Foe:
+        return Foe(self.server.port, self.images[0], other_formats(self.images[0]), self.chance)
 
     async def attack_steadily(self, tasks: asyncio.TaskGroup) -> None:
-        foe = Foe(self.server.port, self.images[0], other_formats(self.images[0]), self.chance)
+        foe = self.foe()
         while time.monotonic() < self.ends:
             await asyncio.sleep(self.chance.expovariate(self.options.attacks))
             (attack,) = self.chance.choices(list(ATTACKS), list(ATTACKS.values()))
@@ -143,7 +152,7 @@ class Chaos:
             self.server.process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(self.chance.uniform(1, 3))
             self.server.process.send_signal(signal.SIGCONT)
-            self.stopped.append((began, time.monotonic()))
+            self.server_stopped.append((began, time.monotonic()))
 
     async def step_clock(self) -> None:
         """Step the wall clock, and look at the server's Date whether it was seen."""
@@ -160,7 +169,8 @@ class Chaos:
         while time.monotonic() + 10 < self.ends:
             await asyncio.sleep(10)
             self.resident.append(self.server.resident())
-            print(f"{self.server.resident() / 1e6:.1f} MB", dict(self.asked), dict(+self.failures), file=sys.stderr)
+            at = f"{(time.monotonic() - self.began) / 60:.1f} min"
+            print(at, f"{self.server.resident() / 1e6:.1f} MB", dict(self.asked), dict(+self.failures), file=sys.stderr)
 
     async def spoil_disks(self, folder: Path) -> None:
         """Fill the server's own disk and make it read-only; start others beside, without a place to keep anything."""
@@ -195,6 +205,8 @@ class Chaos:
     async def run(self, folder: Path) -> None:
         """All of it, until the last answer is there."""
         await self.learn()
+        # The process stays as large as it ever was (server/process.py): large pictures on all decoding threads at once.
+        await asyncio.gather(*(large(self.foe()) for _ in range(4)))
         print(f"{len(self.expected)} answers learnt", file=sys.stderr)
         self.began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
@@ -232,9 +244,10 @@ def told(chaos: Chaos, end: dict[str, Any]) -> dict[str, Any]:
         "asked": chaos.asked,
         "latest_after_deadline_s": round(chaos.latest, 3),
         "client_lag_s": round(chaos.client_lag, 3),
+        "client_held_s": round(sum(until - since for since, until in chaos.client_held), 1),
         "attacks": attacks,
-        "stops": len(chaos.stopped),
-        "stopped_s": round(sum(until - since for since, until in chaos.stopped), 1),
+        "stops": len(chaos.server_stopped),
+        "stopped_s": round(sum(until - since for since, until in chaos.server_stopped), 1),
         "clock_steps": chaos.steps,
         "nvml": "found" if ctypes.util.find_library("nvidia-ml") else "missing",
         "servers_beside": chaos.beside,
