@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -148,3 +149,12 @@ def _once(call: Callable[[], None]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def age(latency: Latency | None) -> float | None:
+    """Seconds since the day on which these were measured, by the wall clock; None where they do not tell it."""
+    try:
+        day = datetime.fromisoformat(latency.details["date"]) if latency else None
+    except (KeyError, ValueError):  # a file that somebody wrote
+        return None
+    return (datetime.now(UTC) - day.replace(tzinfo=UTC)).total_seconds() if day else None

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,7 @@ from server.controller import POLICIES, Controller, Plan
 from server.engine import Engine, Image, Ranking
 from server.front import Front
 from server.images import Limits
-from server.latencies import table_for
+from server.latencies import age, table_for
 from server.metrics import Metrics
 from server.monitor import Monitor
 from server.nvml import Gpu, GpuWatch
@@ -189,7 +188,7 @@ class Service:
         gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: of.drift.margin.missed)
         gauge("predicted_drain_seconds", "Until all inside could be answered", self.drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
-        gauge("profile_age_seconds", "Since the day on which latencies were measured", self._profile_age)
+        gauge("profile_age_seconds", "Since the day on which latencies were measured", lambda: age(self.table.latency))
         gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
         self.metrics.show_load(lambda: self.monitor.load, self.settings.min_memory_bytes)
         self.metrics.show_mixed(self.engine.mixed)
@@ -205,14 +204,6 @@ class Service:
                 "dtype": self.engine.precision.variant.name,
             }
         )
-
-    def _profile_age(self) -> float | None:
-        latency = self.table.latency
-        try:
-            day = datetime.fromisoformat(latency.details["date"]) if latency else None
-        except (KeyError, ValueError):  # a file that somebody wrote
-            return None
-        return (datetime.now(UTC) - day.replace(tzinfo=UTC)).total_seconds() if day else None
 
     def _promised(self) -> float | None:
         return self.controller.drift.margin.miss_probability
