@@ -91,6 +91,7 @@ class Limiter:
         else:
             return
         drain = running + self._controller.drain_seconds(self.floor, headroom)
+        self._controller.turn_away()
         raise Overloaded(f"{detail}; come back later", retry_after=drain, reason=reason)
 
     def _alone(self, tenant: Tenant) -> bool:

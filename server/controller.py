@@ -123,11 +123,10 @@ class Controller:
         if crowded not in self.drifts:
             self.drifts[crowded] = deepcopy(self.drift)
         self._crowded = crowded
-        arrived = 0
+        arrived, self._turned_away = self._turned_away, 0
         if self._last:
             then, left = self._last
-            arrived = max(0, len(waiting) - left) + self._turned_away
-            self._turned_away = 0
+            arrived += max(0, len(waiting) - left)
             self.forecast.observe(arrived, now - then, self.slo)
         plan = self._decide(waiting, now, headroom, arrived)
         self._last = now, len(waiting) - plan.doomed - len(plan.entries)

@@ -76,7 +76,7 @@ Whose = Annotated[Tenant, Depends(tenant_of)]
 async def classify(request: Request, response: Response) -> Classification:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     serving, query = await service(request), Query.of(request.scope["query_string"])
-    budget, tenant = query.asks(), await tenant_of(request)
+    budget, tenant = query.asks, await tenant_of(request)
     arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     ask = asked(serving, budget, query.top_k, arrived, request.state.request_id, tenant=tenant, nearest=query.nearest)
@@ -104,7 +104,7 @@ async def classify_batch(request: Request) -> Classifications:
     All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
     serving, query = await service(request), Query.of(request.scope["query_string"])
-    budget, tenant = query.asks(), await tenant_of(request)
+    budget, tenant = query.asks, await tenant_of(request)
     arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     limits = serving.settings
@@ -168,7 +168,7 @@ async def _disconnected(request: Request) -> None:
 async def explain(request: Request) -> Explanation:
     """The choice and its reason, with nothing run."""
     serving, query = await service(request), Query.of(request.scope["query_string"])
-    budget, tenant = query.asks(), await tenant_of(request)
+    budget, tenant = query.asks, await tenant_of(request)
     allowed = serving.controller.allow(floored(budget, tenant), nearest=query.nearest)
     entry, plan = serving.explain(allowed, time_limit(serving, budget), tenant)
     return Explanation(

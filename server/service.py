@@ -180,12 +180,16 @@ class Service:
         gauge("bodies_arriving", "Requests whose body is on its way in", lambda: len(self.bodies.arriving))
         gauge("body_bytes", "Bytes of requests' bodies in memory", lambda: self.bodies.held)
         gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", self._level_flops)
-        of = self.controller
-        gauge("drift_ratio", "Observed over profiled latency", lambda: of.drift.center)
-        gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: of.drift.upper)
-        gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: of.drift.margin.pad)
+        ours = self.controller
+        gauge("drift_ratio", "Observed over profiled latency", lambda: ours.drift.center)
+        gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: ours.drift.upper)
+        gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: ours.drift.margin.pad)
         gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
-        gauge("observed_miss_ratio", "Share of batches that took longer than planned", lambda: of.drift.margin.missed)
+        gauge(
+            "observed_miss_ratio",
+            "Share of batches that took longer than planned",
+            lambda: ours.drift.margin.missed,
+        )
         gauge("predicted_drain_seconds", "Until all inside could be answered", self.drain)
         gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
         gauge("profile_age_seconds", "Since the day on which latencies were measured", lambda: age(self.table.latency))
@@ -194,7 +198,6 @@ class Service:
         self.metrics.show_mixed(self.engine.mixed)
         if staged := self.engine.staged:
             self.metrics.show_staged(staged.graphs, staged.buckets)
-
         self.metrics.build.info(
             {
                 "version": version("stitchserve"),

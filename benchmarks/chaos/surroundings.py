@@ -58,9 +58,9 @@ class Clock:
     """The server's wall clock, off by what `file` holds; clock.c, compiled into `folder`, shows it to the server."""
 
     def __init__(self, folder: Path) -> None:
-        self.file, self.library = folder / "clock", folder / "clock.so"
+        self.file, self.shown = folder / "clock", folder / "clock.so"
         self.file.write_bytes(bytes(8))
-        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", str(self.library), str(SOURCE)], check=True)
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", str(self.shown), str(SOURCE)], check=True)
 
     def step(self, seconds: int) -> None:
         """Set the clock to so many seconds beside the true one, at once."""
@@ -69,7 +69,7 @@ class Clock:
 
     def before(self) -> list[str]:
         """What runs a command with this clock."""
-        return ["env", f"LD_PRELOAD={self.library}", f"CHAOS_CLOCK={self.file}"]
+        return ["env", f"LD_PRELOAD={self.shown}", f"CHAOS_CLOCK={self.file}"]
 
 
 @contextmanager

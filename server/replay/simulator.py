@@ -71,8 +71,8 @@ def simulate(
             ready = front + (max(at, coming[-1].ready) if coming else at)
             request = Request(next_one, at, ready, at + slo, allowed, tenant)
             next_one += 1
-            engine = controller.drain_seconds(limiter.floor)
-            running = max(0.0, free_at - at, ready - at - engine if coming else 0.0)
+            through = ready - at - controller.drain_seconds(limiter.floor) if front and coming else 0.0
+            running = max(0.0, free_at - at, through)
             try:
                 limiter.check(allowed, slo, limiter.floor, running, tenant=tenant, due=request.deadline)
             except Overloaded:
