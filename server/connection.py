@@ -176,7 +176,8 @@ class Connection(HttpToolsProtocol):
         cycle.transport = self._outlet
         cycle.keep_alive = cycle.keep_alive and not self._stopping
         cycle.scope["state"][UNREAD] = lambda: cycle.more_body
-        cycle.scope["state"][CAME] = time.monotonic() - waited(self.transport.get_extra_info("socket"))
+        alone = len(self.server_state.tasks) <= 1
+        cycle.scope["state"][CAME] = time.monotonic() - waited(self.transport.get_extra_info("socket"), alone=alone)
         if len(self.pipeline) > MOST_PIPELINED:
             self._fail(_PIPELINED)
 

@@ -142,16 +142,29 @@ def refuse_if_stopping(serving: Service) -> None:
 
 
 async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """What the work gives; cancels it and raises ClientGone when the client leaves first."""
-    running, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    """What the work gives; cancels it and raises ClientGone when the client leaves first.
+
+    The work is the caller's own: were it another task, its result would come a turn or two of the event loop later.
+    """
+    mine, gone = asyncio.current_task(), asyncio.ensure_future(_disconnected(request))
+    left = working = False
+
+    def leave(_: object) -> None:
+        nonlocal left
+        if working and mine and not gone.cancelled():
+            left = mine.cancel()
+
+    gone.add_done_callback(leave)
+    working = True
     try:
-        await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            raise ClientGone("the client left before its answer")
-        return await running
+        return await work
+    except asyncio.CancelledError:
+        if left and mine and not mine.uncancel():
+            raise ClientGone("the client left before its answer") from None
+        raise
     finally:
+        working = False
         gone.cancel()
-        running.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -31,12 +31,15 @@ def test_bytes_that_wait_grow_old_until_others_come() -> None:
         with connection:
             while time.monotonic() - sent < LONG:
                 pass
-            least, age, most = time.monotonic() - sent, waited(connection), time.monotonic() - sending
+            least, age, most = time.monotonic() - sent, waited(connection, alone=True), time.monotonic() - sending
             assert least - 2 * ROUGH <= age <= most + 2 * ROUGH
             assert connection.recv(100) == b"a request"
             client.sendall(b"another one")
             connection.recv(100)
             assert waited(connection) < age
+            while not 0 < waited(connection) <= ROUGH:
+                pass
+            assert waited(connection, alone=True) == 0.0 or waited(connection) > ROUGH, "a step may be chance"
 
 
 def test_what_is_no_tcp_connection_says_nothing() -> None:
