@@ -9,8 +9,8 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pkgutil import resolve_name
@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server import logs
-from server.app import Beside, create_app, nothing
+from server.app import Beside, create_app
 from server.connection import Connection
 from server.listening import addresses, bound, listen, waiting
 from server.service import Service
@@ -103,7 +103,7 @@ class Serve(Settings):
         log.info("stitchserve %s", version("stitchserve"))
         _allow_open_files(self.max_connections + OTHER_FILES)
         check_certificate(self)
-        with bound(self.host, self.port) as sockets, rpcs(self) as beside:
+        with bound(self.host, self.port) as sockets, others(self) as beside:
             app = create_app(self, beside)
             finish_traces = start_traces(app, self.otel_endpoint)
             gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
@@ -114,14 +114,29 @@ class Serve(Settings):
 
 
 @contextmanager
-def rpcs(settings: Settings) -> Iterator[Beside]:
-    """What answers gRPC beside HTTP where a port is given, which is taken at once; raises as `bound`."""
-    if settings.grpc_port is None:
-        yield nothing
-        return
-    answering = resolve_name("server.grpc_v2:answering")
-    with bound(settings.host, settings.grpc_port, "--grpc-port") as sockets:
-        yield partial(answering, sockets)
+def others(settings: Settings) -> Iterator[Beside]:
+    """What answers beside HTTP: gRPC and the agent, where a port is given, taken at once; raises as `bound`."""
+    kinds = (
+        ("--grpc-port", settings.grpc_port, "server.grpc_v2"),
+        ("--agent-port", settings.agent_port, "server.agent"),
+    )
+    with ExitStack() as holding:
+        yield partial(
+            _all,
+            [
+                partial(resolve_name(f"{module}:answering"), holding.enter_context(bound(settings.host, port, option)))
+                for option, port, module in kinds
+                if port is not None
+            ],
+        )
+
+
+@asynccontextmanager
+async def _all(besides: list[Beside], service: Service) -> AsyncIterator[None]:
+    async with AsyncExitStack() as answering:
+        for beside in besides:
+            await answering.enter_async_context(beside(service))
+        yield
 
 
 def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:

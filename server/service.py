@@ -95,6 +95,10 @@ class Service:
         """The share of the device that others leave to us."""
         return self.monitor.load.headroom
 
+    def speed(self) -> float:
+        """How fast batches run now, a share of what was profiled, in (0, 1]; others' load and throttling lower it."""
+        return min(1.0, 1.0 / self.controller.drift.expected(1.0, self.headroom()))
+
     def check(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> None:
         """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
         if slack <= 0:

@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     grpc_port: int | None = Field(
         None, ge=0, le=65535, description="also answer the Open Inference Protocol over gRPC, here; none: not"
     )
+    agent_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="also answer HAProxy's agent check here, so that a slow replica gets less; none: not",
+    )
     slo_ms: float = Field(50.0, gt=0, le=3_600_000, description="the deadline of a request that brings none")
     policy: str = Field("pace", description=f"how stitches are chosen: {POLICY_NAMES}")
     miss_probability: float | None = Field(

@@ -64,7 +64,7 @@ async def classify(client: httpx.AsyncClient) -> Counter[int]:
 
 def test_the_configuration_is_accepted(name: str, tmp_path: Path) -> None:
     port, metrics_port, *replicas = free_ports(4)
-    path = configured(name, tmp_path, port, metrics_port, replicas)
+    path = configured(name, tmp_path, (port, metrics_port), replicas)
     done = subprocess.run(command(name, path, only_check=True), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "warn" not in done.stderr.lower()
@@ -142,3 +142,44 @@ def test_haproxy_asks_no_replica_that_says_it_is_not_ready(tmp_path: Path) -> No
         assert len(stopping.bodies) == before
 
     behind("haproxy", tmp_path, [stopping.answer, ready.answer], work)
+
+
+def test_haproxy_gives_less_to_a_replica_that_says_it_is_slow(tmp_path: Path) -> None:
+    if program("haproxy") is None:
+        pytest.skip("haproxy is not installed")
+    together, came, go = 24, Counter[int](), asyncio.Event()
+    asked = {share: asyncio.Semaphore(0) for share in (20, 100)}
+
+    def replica(share: int) -> Answer:
+        async def answer(request: Received) -> tuple[int, bytes]:
+            if "/classify" in request.line:
+                came[share] += 1
+                if came.total() == together:
+                    go.set()
+                await go.wait()
+            return 200, b""
+
+        return answer
+
+    def agent(share: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def tell(_: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+            client.write(f"ready up {share}%\n".encode())
+            client.close()
+            asked[share].release()
+
+        return tell
+
+    async def everything() -> None:
+        async with AsyncExitStack() as stack:
+            ports = [(await stack.enter_async_context(serving(replica(share)))).port or 0 for share in asked]
+            listening = [await asyncio.start_server(agent(share), "127.0.0.1", 0) for share in asked]
+            agents = [(await stack.enter_async_context(each)).sockets[0].getsockname()[1] for each in listening]
+            front = stack.enter_context(balancer("haproxy", tmp_path, ports, agents))
+            for each in asked.values():
+                await each.acquire()
+                await each.acquire()  # a second question: what the first was answered is known
+            async with httpx.AsyncClient(base_url=front.url, timeout=PATIENCE) as client:
+                await asyncio.gather(*(client.post("/classify", content=b"cat") for _ in range(together)))
+
+    asyncio.run(asyncio.wait_for(everything(), PATIENCE))
+    assert 1 <= came[20] <= together / 4

@@ -12,7 +12,7 @@ from conftest import Running, run, settings
 from over_v2 import FILES
 
 from server.app import Beside
-from server.serve import rpcs
+from server.serve import others
 from server.service import build
 from server.settings import Settings
 
@@ -52,7 +52,7 @@ class Both:
 @contextmanager
 def port() -> Iterator[tuple[Beside, str]]:
     """What answers gRPC, and where."""
-    with rpcs(Settings(grpc_port=0)) as beside:
+    with others(Settings(grpc_port=0)) as beside:
         (sockets,) = beside.args  # type: ignore[attr-defined]
         yield beside, f"127.0.0.1:{sockets[0].getsockname()[1]}"
 

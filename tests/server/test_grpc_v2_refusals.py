@@ -19,7 +19,7 @@ from test_cli import Process
 from server.app import nothing
 from server.cli import OPTIONAL
 from server.listening import bound, listen
-from server.serve import rpcs
+from server.serve import others
 from server.settings import Settings
 from server.tenants import digest
 
@@ -200,15 +200,15 @@ def test_a_port_that_is_taken_is_refused_at_once() -> None:
     with bound("127.0.0.1", 0) as sockets:
         listen(sockets)
         taken = Settings(grpc_port=sockets[0].getsockname()[1])
-        with pytest.raises(ValueError, match="another --grpc-port"), rpcs(taken):
+        with pytest.raises(ValueError, match="another --grpc-port"), others(taken):
             pass
 
 
 def test_without_the_extra_only_a_server_that_needs_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "server.grpc_v2", raising=False)
     monkeypatch.setitem(sys.modules, "grpc", None)
-    with rpcs(Settings()) as beside:
+    with others(Settings()) as beside:
         assert beside is nothing
-    with pytest.raises(ModuleNotFoundError) as missing, rpcs(Settings(grpc_port=0)):
+    with pytest.raises(ModuleNotFoundError) as missing, others(Settings(grpc_port=0)):
         pass
     assert OPTIONAL[str(missing.value.name)] == "grpc"
