@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from conftest import Running, run, settings
 from over_v2 import FILES
 
 from server.app import Beside
-from server.serve import others
+from server.listening import bound
 from server.service import build
-from server.settings import Settings
 
 grpc = pytest.importorskip("grpc", reason="gRPC needs the extra grpc")
 triton = pytest.importorskip("tritonclient.grpc", reason="gRPC needs the extra grpc")
 pb = pytest.importorskip("tritonclient.grpc.service_pb2", reason="gRPC needs the extra grpc")
+answering = pytest.importorskip("server.grpc_v2").answering
 Refusal = pytest.importorskip("tritonclient.utils").InferenceServerException
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -52,9 +53,8 @@ class Both:
 @contextmanager
 def port() -> Iterator[tuple[Beside, str]]:
     """What answers gRPC, and where."""
-    with others(Settings(grpc_port=0)) as beside:
-        (sockets,) = beside.args  # type: ignore[attr-defined]
-        yield beside, f"127.0.0.1:{sockets[0].getsockname()[1]}"
+    with bound("127.0.0.1", 0) as sockets:
+        yield partial(answering, sockets), f"127.0.0.1:{sockets[0].getsockname()[1]}"
 
 
 @contextmanager
