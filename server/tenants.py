@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -13,6 +13,10 @@ from server.errors import Unauthorized
 from server.rates import Rate
 
 BEARER = "bearer "
+BACKGROUND = 2
+"""The highest priority whose requests can wait."""
+BACKGROUND_SHARE = 0.1
+"""Their weight, as a part of their tenant's: with it a tenant has little more than its share, whatever it names."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,14 @@ class Tenant:
     weight: float = 1.0
     min_top1: float | None = None
     rate: Rate | None = None
+
+    def asking(self, priority: int) -> "Tenant":
+        """Who asks with this priority, 1 being the highest, and 0 none: from 2 on another, with little weight.
+
+        What waits of it is refused first, and gets the least accuracy; alone it has everything. All such requests of a
+        tenant are one's, or it would have as many shares as it names priorities.
+        """
+        return self if priority < BACKGROUND else replace(self, weight=self.weight * BACKGROUND_SHARE)
 
 
 ANYONE = Tenant()

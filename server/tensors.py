@@ -51,7 +51,7 @@ class _Strict(BaseModel):
 
 
 class Parameters(_Strict):
-    """A request's: `timeout` in microseconds, 0 being the server's SLO; `priority` is taken and has no effect."""
+    """A request's: `timeout` in microseconds, 0 being the server's SLO; `priority` as in `Tenant.asking`."""
 
     timeout: int = Field(0, ge=0)
     priority: int = Field(0, ge=0)

@@ -157,7 +157,7 @@ async def answers_to(serving: Service, sender: Sender, name: str, inference: Inf
         raise BadRequest(f"{images} images; send 1 to {most} in a request")
     charge(sender.bucket, images)
     budget = budget_of(name, parameters=inference.parameters)
-    whose, patience = sender.tenant, sender.patience
+    whose, patience = sender.tenant.asking(inference.parameters.priority), sender.patience
     ask = partial(asked, serving, budget, 0, sender.arrived, sender.request_id, tenant=whose, patience=patience)
     with refusals_counted(serving, images):
         return await _run_all(serving, inference, [ask() for _ in range(images)])
@@ -175,9 +175,14 @@ async def _run_all(serving: Service, inference: Inference, asks: list[Asked]) ->
         ask.stages.end("receive")
     try:
         with let_in(serving, asks) as places:
+            each = [
+                one(place, reader(serving, image), ask)
+                for place, image, ask in zip(places, inference.images, asks, strict=True)
+            ]
+            if len(each) == 1:
+                return [await each[0]]
             async with asyncio.TaskGroup() as group:
-                each = zip(places, inference.images, asks, strict=True)
-                tasks = [group.create_task(one(place, reader(serving, image), ask)) for place, image, ask in each]
+                tasks = [group.create_task(work) for work in each]
     except BaseExceptionGroup as refused:
         raise refused.exceptions[0] from None
     return [task.result() for task in tasks]

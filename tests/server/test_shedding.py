@@ -56,6 +56,14 @@ def test_the_last_of_those_above_their_share_leave_as_many_as_are_too_many() -> 
     assert flood[0] not in gone
 
 
+def test_what_can_wait_leaves_before_what_cannot() -> None:
+    later = SHOP.asking(2)
+    queue = queued(of(SHOP, *[40 * MS] * 35) + of(later, *[30 * MS] * 15))
+    gone = shed(queue, MADE, 0.0)
+    assert {request.tenant for request in gone} == {later}
+    assert left(queue, SHOP) == 35
+
+
 def test_nobody_goes_below_its_share() -> None:
     queue = queued(of(SHOP, *[20 * MS] * 40) + of(LAB, *[20 * MS] * 40))
     shed(queue, MADE, 0.0)

@@ -33,6 +33,12 @@ def test_a_tenant_may_have_a_rate(tmp_path: Path) -> None:
     assert Tenants.load(written(tmp_path, text + "\nburst = 20")).of("secret").rate == Rate(5, 20)
 
 
+def test_what_can_wait_has_a_tenth_of_its_tenants_share_whatever_its_priority() -> None:
+    shop = Tenant("shop", 2.0, 0.75, Rate(5, 5))
+    assert shop.asking(0) == shop.asking(1) == shop
+    assert shop.asking(2) == shop.asking(9) == Tenant("shop", pytest.approx(0.2), 0.75, Rate(5, 5))
+
+
 def test_where_no_keys_are_listed_none_is_wrong() -> None:
     assert Tenants().of("whatever") is ANYONE
 
