@@ -15,7 +15,7 @@ from server.batcher import Answer
 from server.budget import Budget
 from server.connection import CAME
 from server.engine import Image, Ranking
-from server.errors import DeadlinePassed, Overloaded, ServeError
+from server.errors import DeadlinePassed, Infeasible, Overloaded, ServeError
 from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
 from server.service import Service
@@ -56,15 +56,18 @@ def asked(
     whoever has received its body ends that stage.
     """
     stages = Stages(serving.clock, arrived, min(patience, time_limit(serving, budget)))
-    allowed = serving.controller.allow(floored(budget, tenant), nearest=nearest)
-    return Asked(budget, allowed, tenant, top_k, request_id, stages)
+    return Asked(budget, admitted(serving, budget, tenant, nearest=nearest), tenant, top_k, request_id, stages)
 
 
-def floored(budget: Budget, tenant: Tenant) -> Budget:
-    """The budget with the tenant's least top-1, where that is more than its own."""
+def admitted(serving: Service, budget: Budget, tenant: Tenant, *, nearest: bool = False) -> Allowed:
+    """What the budget admits, with the tenant's least top-1 where that is more than its own; raises as `allow`."""
     if tenant.min_top1 is None or (budget.min_top1 or 0.0) >= tenant.min_top1:
-        return budget
-    return replace(budget, min_top1=tenant.min_top1)
+        return serving.controller.allow(budget, nearest=nearest)
+    try:
+        return serving.controller.allow(replace(budget, min_top1=tenant.min_top1), nearest=nearest)
+    except Infeasible as error:
+        error.detail += f"; {tenant.min_top1 * 100:g}% is the least that this API key, {tenant.name!r}, is to have"
+        raise
 
 
 def time_limit(serving: Service, budget: Budget) -> float:

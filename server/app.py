@@ -120,7 +120,9 @@ def _refusal(request: Request, error: ServeError) -> Response:
 async def on_http(request: Request, error: Exception) -> Response:
     """No such route, or not with this method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
-    problem = {"type": "about:blank", "title": error.detail, "status": error.status_code, "detail": error.detail}
+    allowed = (error.headers or {}).get("Allow")
+    detail = f"this route takes {allowed}" if allowed else f"{error.detail}: there is no such route; see /docs"
+    problem = {"type": "about:blank", "title": error.detail, "status": error.status_code, "detail": detail}
     return problem_response(request, problem, error.headers)
 
 
@@ -129,6 +131,8 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     faults = [{"field": str(e["loc"][-1]), "reason": e["msg"]} for e in error.errors()]
     detail = f"{faults[0]['field']}: {faults[0]['reason']}"
+    if error.errors()[0]["loc"] == ("body",):
+        detail += "; send a JSON object with Content-Type: application/json"
     problem = {"type": "/problems/bad-parameter", "title": "Bad parameter", "status": 422, "detail": detail}
     return problem_response(request, problem | {"errors": faults})
 

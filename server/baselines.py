@@ -14,6 +14,8 @@ PERIODIC_LOAD = 0.9
 class Fixed:
     """Every request gets the same stitch, or the best below it that its own budget admits."""
 
+    timed = False
+
     def __init__(self, costs: Costs, entry: Entry, name: str) -> None:
         self.name, self._costs, self._entry = name, costs, entry
         self._below = max((rank for rank, other in enumerate(costs.frontier) if other.flops <= entry.flops), default=0)
@@ -33,7 +35,7 @@ class Fixed:
 class MaxAccuracy:
     """The most accurate stitch that the most urgent request's slack is long enough for, then as many as fit."""
 
-    name = "max-accuracy"
+    name, timed = "max-accuracy", True
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
@@ -53,7 +55,7 @@ class MaxAccuracy:
 class Periodic:
     """One stitch for half a minute: the most accurate one that would have carried the last half minute's arrivals."""
 
-    name = "periodic"
+    name, timed = "periodic", False
 
     def __init__(self, costs: Costs) -> None:
         self._costs, self._rank = costs, 0

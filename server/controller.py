@@ -57,7 +57,8 @@ class Plan(NamedTuple):
     """One batch: after `doomed` requests, to be refused, a stitch for each of the next ones.
 
     `level` is the dearest stitch that it could afford, `predicted` its seconds by the table and `expected` with drift
-    and `headroom`; `reason` says why it holds no more, `time` what time there was.
+    and `headroom`; `reason` says why it holds no more, `time` what time there was. `untimed` is
+    the policy where another thing than time decided.
     """
 
     doomed: int
@@ -69,9 +70,12 @@ class Plan(NamedTuple):
     time: Time
     headroom: float = 1.0
     crowded: bool = False
+    untimed: str | None = None
 
     def why(self, allowed: Allowed, entry: Entry) -> str:
         """Why a request of this batch got its stitch."""
+        if self.untimed and entry is not allowed.entries[-1]:
+            return f"stitch {entry.stitch} by the policy {self.untimed}"
         return allowed.why(entry, str(self.time))
 
 
@@ -164,6 +168,7 @@ class Controller:
             time,
             headroom,
             self._crowded,
+            None if self.policy.timed else self.policy.name,
         )
 
     def _later(self, allowed: Allowed, level: Entry) -> Entry:

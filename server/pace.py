@@ -26,7 +26,7 @@ class Pace:
     served by the cheapest stitch right after it, would come too late.
     """
 
-    name = "pace"
+    name, timed = "pace", True
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs

@@ -59,6 +59,8 @@ class Policy(Protocol):
     """Chooses batches. May learn from what it is shown; acts on nothing."""
 
     name: str
+    timed: bool
+    """Whether it is the time left that decides which stitch a request gets."""
 
     def decide(self, view: View) -> Decision:
         """The next batch of a queue that is not empty."""

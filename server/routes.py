@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from server import budget as budgets
 from server.answering import (
     ImageAsked,
+    admitted,
     answer_image,
     answer_images,
     arrival,
     asked,
-    floored,
     refusals_counted,
     time_limit,
 )
@@ -182,7 +182,7 @@ async def explain(request: Request) -> Explanation:
     """The choice and its reason, with nothing run."""
     serving, query = await service(request), Query.of(request.scope["query_string"])
     budget, tenant = query.asks, await tenant_of(request)
-    allowed = serving.controller.allow(floored(budget, tenant), nearest=query.nearest)
+    allowed = admitted(serving, budget, tenant, nearest=query.nearest)
     entry, plan = serving.explain(allowed, time_limit(serving, budget), tenant)
     return Explanation(
         stitch=StitchUsed.of(entry),

@@ -234,6 +234,7 @@ def build(settings: Settings) -> Service:
     source = settings.table or folder(settings.family)
     unmeasured = LookupTable.load(source)
     _check_policy(settings, unmeasured)
+    _check_tenants(settings, unmeasured)
     _check_weights(unmeasured, settings.checkpoint or shipped(settings.family))
     engine = Engine.load(
         settings.family, settings.checkpoint, settings.device, settings.threads,
@@ -250,6 +251,15 @@ def _check_policy(settings: Settings, table: LookupTable) -> None:
     """ValueError for a policy that does not exist, before anything is loaded and measured."""
     if settings.policy not in POLICIES:
         Controller(table, max_batch=settings.max_batch, slo=settings.slo, policy=settings.policy)
+
+
+def _check_tenants(settings: Settings, table: LookupTable) -> None:
+    """ValueError for tenants that cannot be, or who are to have more than the family can."""
+    best = max((entry.top1 for entry in table.entries if entry.top1 is not None), default=None)
+    for tenant in Tenants.load(settings.tenants) if settings.tenants else ():
+        if tenant.min_top1 is not None and (best is None or tenant.min_top1 > best):
+            most = "knows no top-1" if best is None else f"reaches {best:.2%} top-1 at most"
+            raise ValueError(f"{settings.tenants}: min_top1 of {tenant.name!r}: {table.family.name} {most}; lower it")
 
 
 def _check_weights(table: LookupTable, path: Path) -> None:

@@ -62,7 +62,9 @@ class Settings(BaseSettings):
         "all requests are alike",
     )
     admin_key_sha256: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256, in hex, of the key that opens PUT /control; none: closed"
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256, in hex, of the key that opens PUT /control (printf %s KEY | sha256sum); none: closed",
     )
     anonymous_rate: float | None = Field(
         None, gt=0, le=1e6, description="requests/s that one address may send without an API key; none: any number"

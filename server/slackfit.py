@@ -16,7 +16,7 @@ class SlackFit:
     still binds it.
     """
 
-    name = "slackfit"
+    name, timed = "slackfit", True
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs

@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
@@ -96,6 +96,9 @@ class Tenants:
             if len({getattr(one, field) for one in listed}) < len(listed):
                 raise ValueError(f"{path}: {field}: two tenants have the same")
         return cls({one.key_sha256: one.tenant() for one in listed})
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return iter(self._by_digest.values())
 
     def of(self, key: str | None) -> Tenant:
         """Whose key it is; without one ANYONE. Raises Unauthorized for a key that is nobody's, where there are any."""

@@ -68,6 +68,12 @@ def test_a_change_that_cannot_be_says_why(client: httpx.Client, change: dict[str
     assert says in refused.json()["detail"]
 
 
+def test_a_change_that_is_no_json_says_how_to_send_it(client: httpx.Client) -> None:
+    refused = client.put("/control", data={"policy": "cheapest"}, headers=ADMIN)
+    assert refused.status_code == 422
+    assert "Content-Type: application/json" in refused.json()["detail"]
+
+
 def test_without_an_admin_key_the_route_is_closed(running: Running) -> None:
     with running.client() as client:
         refused = client.put("/control", json={"policy": "cheapest"}, headers=ADMIN)
@@ -90,6 +96,8 @@ def test_a_tenants_least_top1_holds_whatever_the_policy(client: httpx.Client, sa
 def test_a_tenants_least_top1_and_what_excludes_it_are_refused(client: httpx.Client, sample: bytes, query: str) -> None:
     refused = client.post(f"/classify?{query}", content=sample, headers=SHOP)
     assert refused.status_code == 422
+    assert "90% is the least that this API key, 'shop', is to have" in refused.json()["detail"]
+    assert client.get(f"/explain?{query}", headers=SHOP).json()["detail"] == refused.json()["detail"]
     assert client.post(f"/classify?{query}", content=sample).status_code == 200, "who has no least top-1 may"
 
 

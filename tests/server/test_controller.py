@@ -229,7 +229,11 @@ def test_policies_are_changed_by_name(controller: Controller) -> None:
     for policy, stitch in (("cheapest", 0), ("fixed:1", 1), ("max-accuracy", 3), ("periodic", 0), ("pace", 3)):
         controller.use(policy)
         assert controller.policy.name == policy
-        assert {entry.stitch for entry in controller.plan(queue, 0.0).entries} == {stitch}
+        plan = controller.plan(queue, 0.0)
+        assert {entry.stitch for entry in plan.entries} == {stitch}
+        best = stitch == 3
+        why = "most accurate stitch" if best else f"stitch {stitch} by the policy {policy}"
+        assert plan.why(queue[0].allowed, plan.entries[0]) == why
 
 
 @pytest.mark.parametrize("policy", ["", "greedy", "fixed:", "fixed:x", "Pace"])

@@ -261,7 +261,8 @@ def test_the_known_parameters_are_those_of_the_routes(client: httpx.Client) -> N
 
 def test_unknown_routes_and_methods_are_problems_too(client: httpx.Client) -> None:
     problem(client.get("/nowhere"), 404)
-    problem(client.get("/classify"), 405)
+    assert problem(client.get("/classify"), 405)["detail"] == "this route takes POST"
+    assert "see /docs" in problem(client.get("/classified"), 404)["detail"]
     for path, allowed in (("/classify", "POST"), ("/livez", "GET")):
         response = client.options(path)
         problem(response, 405)

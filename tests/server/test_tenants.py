@@ -7,9 +7,14 @@ import pytest
 
 from server.errors import Unauthorized
 from server.rates import Rate
+from server.service import build
+from server.settings import Settings
 from server.tenants import ANYONE, Tenant, Tenants
 
 DIGEST = sha256(b"secret").hexdigest()
+
+
+LISTED = f'[[tenants]]\nname = "shop"\nkey_sha256 = "{DIGEST}"\n'
 
 
 def written(folder: Path, text: str) -> Path:
@@ -36,7 +41,7 @@ def test_a_tenant_may_have_a_rate(tmp_path: Path) -> None:
 def test_what_can_wait_has_a_tenth_of_its_tenants_share_whatever_its_priority() -> None:
     shop = Tenant("shop", 2.0, 0.75, Rate(5, 5))
     assert shop.asking(0) == shop.asking(1) == shop
-    assert shop.asking(2) == shop.asking(9) == Tenant("shop", pytest.approx(0.2), 0.75, Rate(5, 5))
+    assert shop.asking(2) == shop.asking(9) == Tenant("shop", 0.2, 0.75, Rate(5, 5))
 
 
 def test_where_no_keys_are_listed_none_is_wrong() -> None:
@@ -64,6 +69,15 @@ def test_a_faulty_file_is_named_with_its_fault(tmp_path: Path, text: str, fault:
     with pytest.raises(ValueError, match=fault) as error:
         Tenants.load(written(tmp_path, text))
     assert "tenants.toml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(LISTED + "min_top1 = 99", "min_top1 of 'shop': digits reaches 93.24% top-1 at most"), ("tenants = 3", "tenants")],
+)
+def test_tenants_that_cannot_be_are_refused_before_anything_is_loaded(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        build(Settings(tenants=written(tmp_path, text), device="potato"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
