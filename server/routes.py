@@ -232,12 +232,14 @@ async def livez(serving: Serving) -> dict[str, str]:
 
 @router.get("/readyz", summary="Whether requests are welcome")
 async def readyz(serving: Serving) -> dict[str, str]:
-    """200 once warm, 503 from the moment the server is told to stop, and while no batch can be run."""
+    """200 once warm, 503 from when the server is told to stop on, and while no batch can be run or memory is short."""
     if serving.draining:
         raise Draining("the server is stopping")
     _refuse_if_unhealthy(serving)
     if serving.failing():
         raise Unavailable(f"the last {serving.batcher.failed_in_a_row} batches failed; the server's log says why")
+    if serving.monitor.load.memory_short:
+        raise Unavailable("the machine is short of memory")
     return {"status": "ready"}
 
 

@@ -138,7 +138,7 @@ class Service:
 
     def ready(self) -> bool:
         """Whether requests are welcome."""
-        return not self.draining and self.healthy() and not self.failing()
+        return not (self.draining or self.failing() or self.monitor.load.memory_short) and self.healthy()
 
     def whose(self, key: str | None, address: str | None) -> tuple[Tenant, Bucket | None]:
         """Whose a request with this API key from this address is, and what pays for it; raises Unauthorized."""

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Running, settings
+from conftest import Running, run, settings
 from stage import Gated, Stage, Wide, staged
 
 import stitching
 from lookup_tables.table import TableError, folder
-from server.service import build
+from server.service import Service, build
 from server.settings import Settings
 from server.tenants import digest
 
@@ -216,3 +216,14 @@ def test_a_table_of_another_family_is_refused_before_it_is_measured(tmp_path: Pa
     with pytest.raises(TableError, match=r"table 'deit_ti_s_b': stitch 0 is .* use the table of this family"):
         build(Settings(table=folder("deit_ti_s_b"), cache=tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_server_short_of_memory_asks_for_nothing_more(cache: Path, running: Running, sample: bytes) -> None:
+    short = settings(cache, min_memory_bytes=2**60)
+    for served in run(Service(short, running.service.engine, running.service.table)):
+        with served.client() as client:
+            for refused in (client.get("/readyz"), client.post("/classify", content=sample)):
+                assert refused.status_code == 503
+                assert "short of memory" in refused.json()["detail"]
+            assert client.get("/livez").status_code == 200
+        assert not served.service.ready()
