@@ -1,10 +1,9 @@
 """Half an hour of chaos on one replica while others ask it properly: python benchmarks/chaos/chaos.py --minutes 30
 
-Takes root, for mounts, and gcc, for the clock. A steady client sends the shipped samples with
-pinned stitches and deadlines, and compares each 200 with the answer from before the chaos. Meanwhile at random: clients
-of attacks.py, SIGSTOP for 1 to 3 s, steps of the wall clock; the cache's disk is filled, then read-only; more
-servers start with an empty read-only cache, and with a full one and a log on /dev/full. Prints a JSON line, exits with
-1 if anything failed.
+Takes root, for mounts, and gcc, for the clock. A steady client sends the shipped samples with pinned stitches and
+deadlines, and compares each 200 with the answer from before the chaos. Meanwhile at random: clients of attacks.py,
+SIGSTOP for 1 to 3 s, steps of the wall clock; the cache's disk is filled, then read-only; more servers start with an
+empty read-only cache, and with a full one and a log on /dev/full. Prints a JSON line; exits with 1 if anything failed.
 """
 
 import argparse
@@ -155,15 +154,18 @@ class Chaos:
             self.server_stopped.append((began, time.monotonic()))
 
     async def step_clock(self) -> None:
-        """Step the wall clock, and look at the server's Date whether it was seen."""
+        """Step the wall clock, and look at the server's Date, which uvicorn renews each second, whether it was seen."""
         while time.monotonic() + 20 < self.ends:
             await asyncio.sleep(self.chance.uniform(10, 20))
             step = self.chance.choice((-(10**8), -86_400, -3_600, -60, 0, 60, 3_600, 86_400, 10**8))
             self.clock.step(step)
-            await asyncio.sleep(3)  # uvicorn renews its Date every second
-            async with self.session.get(f"{self.server.url}/livez") as response:
-                shown = email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp()
-            self.steps["seen" if abs(shown - time.time() - step) < 5 else "not seen"] += 1
+            self.steps["seen" if await self.shows(step) or await self.shows(step) else "not seen"] += 1
+
+    async def shows(self, step: int) -> bool:
+        await asyncio.sleep(4)
+        async with self.session.get(f"{self.server.url}/livez") as response:
+            shown = email.utils.parsedate_to_datetime(response.headers["Date"]).timestamp()
+        return abs(shown - time.time() - step) < 5
 
     async def sample(self) -> None:
         while time.monotonic() + 10 < self.ends:
