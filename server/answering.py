@@ -16,7 +16,6 @@ from server.budget import Budget
 from server.connection import CAME
 from server.engine import Image, Ranking
 from server.errors import DeadlinePassed, Infeasible, Overloaded, ServeError
-from server.images import decode
 from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
 from server.service import Service
 from server.stages import Stages
@@ -107,7 +106,7 @@ async def answer_image(
     Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
     cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
     """
-    read = partial(decode, body, serving.table.family.preprocessing, serving.limits)
+    read = partial(serving.decode, body)
     answer, seconds = await run_image(serving, read, ask, turns)
     limit, total = ask.stages.limit, seconds["total"]
     return Classification(

@@ -6,7 +6,6 @@ blended. Beyond that an EXIF orientation is applied, and 16-bit gray is scaled t
 """
 
 import io
-import math
 import re
 import struct
 import warnings
@@ -27,8 +26,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from lookup_tables.table import Preprocessing
-from server import trimming
+from server import jpeg, trimming
 from server.errors import BadImage, TooLarge, UnsupportedType
+from server.fitting import fit
 from server.trimming import Trimmed
 
 ACCEPTED = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
@@ -49,8 +49,6 @@ _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
 }
 _ROWS = 64  # of 16-bit gray scaled at a time
 _OVERSHOOT = 0.1 * 255  # resampling leaves the range by a few percent, a wrong normalisation by far more
-_LONGEST = 4  # times the shorter side: up to here a picture is resized as a whole
-_WIDEST_FILTER = 3  # pixels either side, Lanczos
 _FAULTS = (  # what Pillow's readers raise for broken files; Warning for a process that turns warnings into errors
     ArithmeticError,
     AssertionError,
@@ -116,14 +114,18 @@ def check_type(content_type: str | None) -> None:
         raise _unsupported(f"the type {declared[:60]!a}")
 
 
-def decode(body: bytes, preprocessing: Preprocessing, limits: Limits) -> torch.Tensor:
+def decode(body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False) -> torch.Tensor:
     """A file's bytes -> uint8 (3, size, size) on the CPU: RGB, shorter side to size / crop, centre cropped.
 
-    Equal to timm's evaluation transform, not normalised; up to rounding where one side is over four times the other.
+    Equal to timm's evaluation transform, not normalised; up to rounding where one side is over four times the other. A
+    JPEG may differ by some grey levels, unless `exact`.
     Raises UnsupportedType for another format, TooLarge past `limits` (pixels by the header, before any is decoded),
     BadImage for an empty, truncated or corrupt file.
     """
-    picture = _fit(_read(body, limits), preprocessing)
+    read = _read(body, limits, None if exact else preprocessing)
+    if isinstance(read, torch.Tensor):
+        return read
+    picture = fit(read, preprocessing)
     picture = picture if picture.mode == "RGB" else picture.convert("RGB")
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
@@ -147,12 +149,12 @@ def from_pixels(pixels: NDArray[Any], preprocessing: Preprocessing) -> torch.Ten
     return torch.from_numpy(np.rint(levels).clip(0, 255).astype(np.uint8))
 
 
-def _read(body: bytes, limits: Limits) -> Image.Image:
-    """The one boundary around Pillow's readers -> an upright picture, gray or RGB."""
+def _read(body: bytes, limits: Limits, quickly: Preprocessing | None) -> Image.Image | torch.Tensor:
+    """The one boundary around readers -> an upright picture, gray or RGB; where it goes `quickly`, what it becomes."""
     _check_bytes(body, limits)
     kind = _format(body)
     try:
-        return _load(kind, body, limits)
+        return _load(kind, body, limits, quickly)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise TooLarge("the image has too many pixels", max_pixels=limits.max_pixels) from error
     except _FAULTS as error:
@@ -174,17 +176,21 @@ def _format(body: bytes) -> _Format:
     raise _unsupported("the format of the body")
 
 
-def _load(kind: _Format, body: bytes, limits: Limits) -> Image.Image:
+def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | None) -> Image.Image | torch.Tensor:
     if kind.reader is WebPImageFile:
         _check_pixels(_webp_size(body), limits.max_webp_pixels, "a WebP may have; send a smaller picture, or a JPEG")
     trimmed = kind.trim(body)
     picture = kind.reader(io.BytesIO(trimmed.body))
     _check_pixels(picture.size, limits.max_pixels, "an image may have; send a smaller picture")
+    turn = _TURNS.get(_orientation(trimmed.exif))
+    if quickly and isinstance(picture, JpegImageFile):
+        small = jpeg.decode(trimmed.body, picture.size, turn, quickly)
+        if small is not None:
+            return small
     if any(tile[0] == "bmp_rle" for tile in picture.tile):
         # Pillow decodes these in Python, a pixel at a time and with the interpreter's lock held.
         raise _unsupported("run-length encoding in a BMP file")
     picture.load()
-    turn = _TURNS.get(_orientation(trimmed.exif))
     plain = _plain(picture)
     del picture  # before another copy is made
     return plain if turn is None else plain.transpose(turn)
@@ -240,49 +246,6 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         scaled = (np.asarray(rows).astype(np.uint32) + 128) // 257
         gray.paste(Image.fromarray(scaled.astype(np.uint8)), (0, top))
     return gray
-
-
-def _fit(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """The shorter side to floor(size / crop), then the middle size x size, with timm's and torchvision's rounding."""
-    size, shorter = preprocessing.size, min(picture.size)
-    target = math.floor(size / preprocessing.crop)
-    width, height = (int(target * side / shorter) for side in picture.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    resample = Image.Resampling[preprocessing.interpolation.upper()]
-    if max(width, height) > _LONGEST * target:
-        x, y = _stretch(picture.width, width, left, size), _stretch(picture.height, height, top, size)
-        return _resize_part(picture, x, y, size, resample)
-    # Resizing only the middle would be faster, but Pillow picks the order of its two passes by the whole's shape, and
-    # at sharp edges the order is worth up to 25/255.
-    return picture.resize((width, height), resample).crop((left, top, left + size, top + size))
-
-
-def _stretch(side: int, scaled: int, start: int, size: int) -> tuple[float, float]:
-    """Where [start, start + size) of `scaled` pixels lies in the unscaled side."""
-    step = side / scaled
-    return start * step, (start + size) * step
-
-
-def _resize_part(
-    picture: Image.Image,
-    across: tuple[float, float],
-    down: tuple[float, float],
-    size: int,
-    resample: Image.Resampling,
-) -> Image.Image:
-    """One part of a picture too long to be resized as a whole: 1 x 4000 pixels would become a million."""
-    x, width = _around(*across, size, picture.width)
-    y, height = _around(*down, size, picture.height)
-    # Cut out first: Pillow keeps the box in single precision, too coarse far from the origin.
-    cut = picture.crop((x, y, x + width, y + height))
-    return cut.resize((size, size), resample, (across[0] - x, down[0] - y, across[1] - x, down[1] - y))
-
-
-def _around(start: float, stop: float, size: int, side: int) -> tuple[int, int]:
-    """First pixel and number of pixels that resampling [start, stop) to `size` looks at."""
-    reach = _WIDEST_FILTER * max((stop - start) / size, 1) + 1
-    first = max(math.floor(start - reach), 0)
-    return first, min(math.ceil(stop + reach), side) - first
 
 
 def _unsupported(what: str) -> UnsupportedType:

@@ -16,7 +16,7 @@ from server.budget import GRAMMAR, Budget
 from server.engine import MOST_CLASSES, Image, Ranking
 from server.errors import BadBudget, BadRequest, UnknownModel
 from server.form import MOST_IMAGES
-from server.images import decode, from_pixels
+from server.images import from_pixels
 from server.schemas import percent
 from server.service import Service
 from server.tensors import CLASSIFIED, INPUTS, OUTPUTS, Datatype, Output, OutputName, Parameters, Pixels, Wanted
@@ -118,7 +118,7 @@ def reader(serving: Service, image: bytes | Pixels) -> Callable[[], Image]:
     """What makes of one image what the engine takes, on a thread that decodes."""
     preprocessing = serving.table.family.preprocessing
     if isinstance(image, bytes):
-        return partial(decode, image, preprocessing, serving.limits)
+        return partial(serving.decode, image)
     return partial(from_pixels, image, preprocessing)
 
 

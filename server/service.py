@@ -19,7 +19,7 @@ from server.body import Bodies
 from server.controller import POLICIES, Controller, Plan
 from server.engine import Engine, Image, Ranking
 from server.front import Front
-from server.images import Limits
+from server.images import Limits, decode
 from server.latencies import age, table_for
 from server.metrics import Metrics
 from server.monitor import Monitor
@@ -54,7 +54,9 @@ class Service:
         self, settings: Settings, engine: Engine, table: LookupTable, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.settings, self.engine, self.table, self.clock = settings, engine, table, clock
-        self.limits = Limits(settings.max_bytes, settings.max_pixels)
+        limits, exact = Limits(settings.max_bytes, settings.max_pixels), settings.decode == "exact"
+        self.decode = partial(decode, preprocessing=table.family.preprocessing, limits=limits, exact=exact)
+        """An image file's bytes -> what the engine takes; on a thread that decodes."""
         self.controller = Controller(
             table,
             max_batch=settings.max_batch,

@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from timm.data import create_transform
 
 from lookup_tables.table import Preprocessing
+from server import jpeg
 from server.errors import BadImage
 from server.images import Limits, decode, from_pixels
 
@@ -101,7 +102,40 @@ def test_of_a_very_long_picture_only_the_middle_is_scaled(size: tuple[int, int])
 def test_jpeg(options: dict[str, Any]) -> None:
     body = encode(smooth(61, 47), "JPEG", **options)
     with Image.open(io.BytesIO(body)) as image:
-        assert torch.equal(decode(body, SMALL, LIMITS), reference(image, SMALL))
+        assert torch.equal(decode(body, SMALL, LIMITS, exact=True), reference(image, SMALL))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1200, 901), (2999, 4001), (250, 251), (40, 30), (7, 26)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_jpeg_is_decoded_fast_within_some_grey_levels(
+    size: tuple[int, int], options: dict[str, Any], orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    body = encode(smooth(*size), "JPEG", quality=90, exif=exif, **options)
+    fast, exact = (decode(body, DEIT, LIMITS, exact=exact) for exact in (False, True))
+    assert fast.is_contiguous()
+    assert (fast.dtype, fast.shape) == (exact.dtype, exact.shape)
+    off = (fast.int() - exact.int()).abs()
+    assert off.max() <= 4
+    assert off.float().mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((4000, 3000), (750, 1000, 3)), ((1500, 1000), (625, 938, 3)), ((700, 510), (510, 700, 3))]
+)
+def test_a_large_jpeg_is_decoded_no_larger_than_it_must(size: tuple[int, int], shape: tuple[int, ...]) -> None:
+    pixels = jpeg.read(encode(smooth(*size), "JPEG"), 512)
+    assert pixels is not None
+    assert pixels.shape == shape
+
+
+def test_what_is_no_sound_jpeg_of_one_or_three_colours_is_left_to_others() -> None:
+    whole = encode(smooth(61, 47), "JPEG")
+    assert jpeg.read(encode(smooth(61, 47).convert("L"), "JPEG"), 8) is not None
+    for body in (whole[: len(whole) // 2], b"no image at all", encode(smooth(61, 47).convert("CMYK"), "JPEG")):
+        assert jpeg.read(body, 8) is None
 
 
 def test_gray_jpeg() -> None:
