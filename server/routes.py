@@ -81,7 +81,7 @@ async def classify(request: Request, response: Response) -> Classification:
     refuse_if_stopping(serving)
     ask = asked(serving, budget, query.top_k, arrived, request.state.request_id, tenant=tenant, nearest=query.nearest)
     with refusals_counted(serving), serving.bodies.hold() as body:
-        image = await read_image(request, body, serving.limits.max_bytes, serving.settings.body_timeout_s)
+        image = await read_image(request, body, serving.settings.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
