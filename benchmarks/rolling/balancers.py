@@ -38,12 +38,18 @@ def program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin")
 
 
-def configured(name: str, folder: Path, port: int, metrics_port: int, replicas: Sequence[int]) -> Path:
-    """A copy of the balancer's configuration in `folder`, with these ports of 127.0.0.1."""
+def configured(
+    name: str, folder: Path, port: int, metrics_port: int, replicas: Sequence[int], *, ready: str = "/readyz"
+) -> Path:
+    """A copy of the balancer's configuration in `folder`, with these ports of 127.0.0.1 and this path of checks."""
     text = (DEPLOY / FILES[name]).read_text(encoding="utf-8")
     changes = {f"replica{number}:8000": f"127.0.0.1:{each}" for number, each in enumerate(replicas, 1)}
     changes |= {"bind :8080": f"bind 127.0.0.1:{port}", "bind :8404": f"bind 127.0.0.1:{metrics_port}"}
-    changes |= {"listen 8080": f"listen 127.0.0.1:{port}", "/tmp/nginx": f"{folder}/nginx"}
+    changes |= {
+        "GET /readyz": f"GET {ready}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/tmp/nginx": f"{folder}/nginx",
+    }
     for old, new in changes.items():
         text = text.replace(old, new)
     path = folder / FILES[name]
@@ -62,10 +68,10 @@ def command(name: str, path: Path, *, only_check: bool = False) -> list[str]:
 
 
 @contextmanager
-def balancer(name: str, folder: Path, replicas: Sequence[int]) -> Iterator[Balancer]:
-    """The balancer in front of the replicas on these ports, until the block is left."""
+def balancer(name: str, folder: Path, replicas: Sequence[int], ready: str = "/readyz") -> Iterator[Balancer]:
+    """The balancer in front of the replicas on these ports, until the block is left; HAProxy asks for `ready`."""
     port, metrics_port = free_ports(2)
-    path, log = configured(name, folder, port, metrics_port, replicas), folder / f"{name}.log"
+    path, log = configured(name, folder, port, metrics_port, replicas, ready=ready), folder / f"{name}.log"
     log.unlink(missing_ok=True)
     with log.open("ab") as out, subprocess.Popen(command(name, path), stdout=out, stderr=out) as process:
         try:
