@@ -21,10 +21,13 @@ PARTS = PACKAGE / "tritonserver"
 
 def backends() -> Path:
     """A folder of backends with the python one, and in it the stub that fits this interpreter."""
-    found = Path(tempfile.gettempdir()) / f"triton-backends-{os.getuid()}"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    shutil.copytree(PARTS / "backends" / "python", found / "python", dirs_exist_ok=True)
-    shutil.copytree(PARTS / "python_backend_stubs" / version, found / "python", dirs_exist_ok=True)
+    found = Path(tempfile.gettempdir()) / f"triton-backends-{os.getuid()}-{version}"
+    for part in ("backends/python", f"python_backend_stubs/{version}"):
+        for file in (PARTS / part).iterdir():
+            if file.is_file() and not (found / "python" / file.name).exists():  # it may be running
+                (found / "python").mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, found / "python")
     return found
 
 

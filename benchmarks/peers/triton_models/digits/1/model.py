@@ -30,7 +30,7 @@ class TritonPythonModel:
         answers = iter(self.dearest.classify([image for images in good for image in images]) if good else [])
         return [self._response(images, answers) for images in read]
 
-    def _decoded(self, request: triton.InferenceRequest) -> "list[Tensor] | triton.TritonError":
+    def _decoded(self, request: "triton.InferenceRequest") -> "list[Tensor] | triton.TritonError":
         files = triton.get_input_tensor_by_name(request, "image").as_numpy()
         try:
             return [self.dearest.decode(file) for file in files.ravel()]
@@ -39,7 +39,7 @@ class TritonPythonModel:
 
     def _response(
         self, images: "list[Tensor] | triton.TritonError", answers: Iterator[Best]
-    ) -> triton.InferenceResponse:
+    ) -> "triton.InferenceResponse":
         if isinstance(images, triton.TritonError):
             return triton.InferenceResponse([], error=images)
         best = [next(answers) for _ in images]
