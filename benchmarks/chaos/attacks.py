@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from benchmarks.peers.servers import STITCHSERVE, Kind
+
 PATIENCE = 30.0  # seconds for an answer; the server's own limits for heads and bodies are 10 s
 IDLE_SOCKETS = 50
 TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "application/octet-stream")
@@ -32,17 +34,25 @@ LARGE = png(6_900, 6_900, zlib.compress(bytes(6_900 * 6_901)))  # 46 KB, just wi
 
 @dataclass(frozen=True)
 class Foe:
-    """Where the server is, a good JPEG, the same in other formats, and chance."""
+    """Where the server is, a good JPEG, the same in other formats, chance, and how that server wants to be asked."""
 
     port: int
     jpeg: bytes
     images: Mapping[str, bytes]  # by content type
     chance: random.Random
+    kind: Kind = STITCHSERVE
 
-    def head(self, content_type: str, length: int | str, path: str = "/classify") -> bytes:
+    def head(self, content_type: str, length: int | str, path: str = "") -> bytes:
         """A request's head, which asks that the connection be closed after the answer."""
-        lines = f"POST {path} HTTP/1.1\r\nHost: chaos\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
-        return f"{lines}Content-Length: {length}\r\n\r\n".encode()
+        lines = f"POST {path or self.kind.path} HTTP/1.1\r\nHost: chaos\r\nConnection: close\r\n"
+        lines += "".join(f"{name}: {value}\r\n" for name, value in self.kind.headers.items())
+        return f"{lines}Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n".encode()
+
+    def request(self, image: bytes, content_type: str = "image/jpeg", *, within_ms: int = 0) -> tuple[bytes, bytes]:
+        """Head and body that ask for this image, with a deadline where the server knows of any."""
+        body = self.kind.wrap(image, content_type)
+        late = f"?deadline_ms={within_ms}" if within_ms and self.kind is STITCHSERVE else ""
+        return self.head(body.content_type, len(body.content), self.kind.path + late), body.content
 
     async def send(self, *parts: bytes, pause: float = 0.0) -> str:
         """Send all parts with pauses between them: the answer's status, `problems`, `closed`, or `stuck`."""
@@ -58,7 +68,8 @@ class Foe:
                 rest = await reader.read()
             status = line.split()[1].decode() if line.startswith(b"HTTP/") else "closed"
             # /classify/batch answers 200 to a form whose images are all bad, with a problem for each.
-            return "problems" if status == "200" and b'"predictions"' not in rest else status
+            form_of_bad_ones = self.kind is STITCHSERVE and b'"predictions"' not in rest
+            return "problems" if status == "200" and form_of_bad_ones else status
         except TimeoutError:
             return "stuck"
         except ConnectionError:
@@ -84,35 +95,35 @@ class Foe:
 
 
 async def leave_mid_head(foe: Foe) -> str:
-    return await foe.leave(foe.cut(foe.head("image/jpeg", len(foe.jpeg))), foe.chance.uniform(0, 0.5))
+    head, _ = foe.request(foe.jpeg)
+    return await foe.leave(foe.cut(head), foe.chance.uniform(0, 0.5))
 
 
 async def leave_mid_body(foe: Foe) -> str:
-    return await foe.leave(foe.head("image/jpeg", len(foe.jpeg)) + foe.cut(foe.jpeg), foe.chance.uniform(0, 0.5))
+    head, body = foe.request(foe.jpeg)
+    return await foe.leave(head + foe.cut(body), foe.chance.uniform(0, 0.5))
 
 
 async def leave_mid_wait(foe: Foe) -> str:
-    request = foe.head("image/jpeg", len(foe.jpeg), "/classify?deadline_ms=2000") + foe.jpeg
-    return await foe.leave(request, foe.chance.uniform(0, 0.02))
+    return await foe.leave(b"".join(foe.request(foe.jpeg, within_ms=2000)), foe.chance.uniform(0, 0.02))
 
 
 async def bomb(foe: Foe) -> str:
-    return await foe.send(foe.head("image/png", len(BOMB)), BOMB)
+    return await foe.send(*foe.request(BOMB, "image/png"))
 
 
 async def large(foe: Foe) -> str:
-    return await foe.send(foe.head("image/png", len(LARGE), "/classify?deadline_ms=5000"), LARGE)
+    return await foe.send(*foe.request(LARGE, "image/png", within_ms=5000))
 
 
 async def truncated(foe: Foe) -> str:
     content_type, image = foe.chance.choice(list(foe.images.items()))
-    image = foe.cut(image)
-    return await foe.send(foe.head(content_type, len(image)), image)
+    return await foe.send(*foe.request(foe.cut(image), content_type))
 
 
 async def garbage(foe: Foe) -> str:
     content = foe.chance.choice((b"", foe.jpeg[:4])) + foe.chance.randbytes(foe.chance.randrange(0, 50_000))
-    return await foe.send(foe.head(foe.chance.choice(TYPES), len(content)), content)
+    return await foe.send(*foe.request(content, foe.chance.choice(TYPES)))
 
 
 async def form_garbage(foe: Foe) -> str:
@@ -120,23 +131,26 @@ async def form_garbage(foe: Foe) -> str:
     part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     starts = (b"", b"--x\r\n", part, part * 300, part[:30] * 100)
     body = foe.chance.choice(starts) + foe.chance.randbytes(5_000) + foe.chance.choice((b"", b"\r\n--x--\r\n"))
-    path = foe.chance.choice(("/classify", "/classify/batch"))
+    path = foe.chance.choice(("/classify", "/classify/batch") if foe.kind is STITCHSERVE else (foe.kind.path,))
     return await foe.send(foe.head(f"multipart/form-data{boundary}", len(body), path), body)
 
 
 async def wrong_length(foe: Foe) -> str:
-    length = foe.chance.choice((-1, "many", "1, 2", len(foe.jpeg) // 2, len(foe.jpeg) + 1_000, 10**12))
-    return await foe.send(foe.head("image/jpeg", length), foe.jpeg)
+    body = foe.kind.wrap(foe.jpeg, "image/jpeg")
+    size = len(body.content)
+    length = foe.chance.choice((-1, "many", "1, 2", size // 2, size + 1_000, 10**12))
+    return await foe.send(foe.head(body.content_type, length), body.content)
 
 
 async def bad_chunks(foe: Foe) -> str:
-    head = foe.head("image/jpeg", 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-    bodies = (b"zz\r\n" + foe.jpeg, b"5\r\n" + foe.jpeg + b"\r\n0\r\n\r\n", b"ffffffffffffffffff\r\n")
+    body = foe.kind.wrap(foe.jpeg, "image/jpeg")
+    head = foe.head(body.content_type, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    bodies = (b"zz\r\n" + body.content, b"5\r\n" + body.content + b"\r\n0\r\n\r\n", b"ffffffffffffffffff\r\n")
     return await foe.send(head, foe.chance.choice(bodies))
 
 
 async def slow_sender(foe: Foe) -> str:
-    request = foe.head("image/jpeg", len(foe.jpeg)) + foe.jpeg
+    request = b"".join(foe.request(foe.jpeg))
     pieces = foe.chance.randrange(5, 30)
     step = -(-len(request) // pieces)
     return await foe.send(*(request[at : at + step] for at in range(0, len(request), step)), pause=0.5)

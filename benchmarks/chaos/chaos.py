@@ -148,9 +148,9 @@ class Chaos:
         while (pause := self.chance.uniform(20, 60)) + time.monotonic() < self.ends:
             await asyncio.sleep(pause)
             began = time.monotonic()
-            self.server.process.send_signal(signal.SIGSTOP)
+            self.server.send(signal.SIGSTOP)
             await asyncio.sleep(self.chance.uniform(1, 3))
-            self.server.process.send_signal(signal.SIGCONT)
+            self.server.send(signal.SIGCONT)
             self.server_stopped.append((began, time.monotonic()))
 
     async def step_clock(self) -> None:

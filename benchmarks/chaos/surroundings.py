@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,10 @@ class Server:
             except (URLError, TimeoutError, ConnectionError):
                 time.sleep(0.1)
         raise RuntimeError(f"the server on port {self.port} did not become ready; see {self.log}")
+
+    def send(self, which: signal.Signals) -> None:
+        """Send a signal to it."""
+        self.process.send_signal(which)
 
     def stop(self) -> int:
         """Send SIGTERM; the exit status."""

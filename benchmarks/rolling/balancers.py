@@ -39,11 +39,17 @@ def program(name: str) -> str | None:
 
 
 def configured(
-    name: str, folder: Path, own: tuple[int, int], replicas: Sequence[int], agents: Sequence[int] = ()
+    name: str,
+    folder: Path,
+    own: tuple[int, int],
+    replicas: Sequence[int],
+    *,
+    agents: Sequence[int] = (),
+    ready: str = "/readyz",
 ) -> Path:
-    """A copy of the balancer's configuration in `folder`, with these ports of 127.0.0.1; `own`: clients', metrics'.
+    """A copy of the balancer's configuration in `folder`, with these ports of 127.0.0.1 and this path of checks.
 
-    Without `agents` none is asked.
+    `own`: its clients' port and its metrics'. Without `agents` none is asked.
     """
     port, metrics_port = own
     text = (DEPLOY / FILES[name]).read_text(encoding="utf-8")
@@ -52,7 +58,11 @@ def configured(
     changes = {f"{n}:8000 agent-port 8002": f"{n}:8000 agent-port {each}" for n, each in enumerate(agents, 1)}
     changes |= {f"replica{number}:8000": f"127.0.0.1:{each}" for number, each in enumerate(replicas, 1)}
     changes |= {"bind :8080": f"bind 127.0.0.1:{port}", "bind :8404": f"bind 127.0.0.1:{metrics_port}"}
-    changes |= {"listen 8080": f"listen 127.0.0.1:{port}", "/tmp/nginx": f"{folder}/nginx"}
+    changes |= {
+        "GET /readyz": f"GET {ready}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/tmp/nginx": f"{folder}/nginx",
+    }
     for old, new in changes.items():
         text = text.replace(old, new)
     path = folder / FILES[name]
@@ -71,10 +81,16 @@ def command(name: str, path: Path, *, only_check: bool = False) -> list[str]:
 
 
 @contextmanager
-def balancer(name: str, folder: Path, replicas: Sequence[int], agents: Sequence[int] = ()) -> Iterator[Balancer]:
-    """The balancer in front of the replicas on these ports, with their agents on those, until the block is left."""
+def balancer(
+    name: str, folder: Path, replicas: Sequence[int], *, agents: Sequence[int] = (), ready: str = "/readyz"
+) -> Iterator[Balancer]:
+    """The balancer in front of the replicas on these ports, until the block is left; HAProxy asks for `ready`.
+
+    With `agents` it asks those, on these ports, too.
+    """
     port, metrics_port = free_ports(2)
-    path, log = configured(name, folder, (port, metrics_port), replicas, agents), folder / f"{name}.log"
+    path = configured(name, folder, (port, metrics_port), replicas, agents=agents, ready=ready)
+    log = folder / f"{name}.log"
     log.unlink(missing_ok=True)
     with log.open("ab") as out, subprocess.Popen(command(name, path), stdout=out, stderr=out) as process:
         try:

@@ -1,10 +1,15 @@
-"""Replicas of `stitchserve serve` as processes on loopback, that are stopped, killed and started again."""
+"""Replicas of a server as processes on loopback, that are stopped, killed and started again.
 
+A replica is a container to those around it: a signal reaches its first process, and when that ends so do all others.
+"""
+
+import os
 import signal
+import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -12,44 +17,50 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 READY_WITHIN = 120.0  # seconds
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Replica:
-    """One replica on a port; what it logs goes to `log`."""
+    """One replica by a command that takes `--port`, ready when the path `ready` is 200; what it logs goes to `log`."""
 
-    def __init__(self, port: int, options: Sequence[str], log: Path) -> None:
+    def __init__(self, port: int, command: Sequence[str], ready: str, log: Path) -> None:
         self.port, self.log = port, log
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "server", "serve", "--port", str(port), *options]
+        self._command, self._ready = [*command, "--port", str(port)], ready
         self.start()
 
     def start(self) -> None:
         """Start the process; `wait` tells when it is ready."""
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(self._command, stdout=out, stderr=out)
+            self.process = subprocess.Popen(
+                self._command, stdout=out, stderr=out, env=environment, start_new_session=True
+            )
 
     def wait(self) -> float:
-        """The seconds until /readyz was 200; RuntimeError when the process ends first or takes too long."""
+        """The seconds until it was ready; RuntimeError when the process ends first or takes too long."""
         began = time.monotonic()
         while self.process.poll() is None and time.monotonic() - began < READY_WITHIN:
             try:
-                with urlopen(f"{self.url}/readyz", timeout=5):
+                with urlopen(f"{self.url}{self._ready}", timeout=5):
                     return time.monotonic() - began
             except (URLError, TimeoutError, ConnectionError):
                 time.sleep(0.1)
         raise RuntimeError(f"the replica on port {self.port} did not become ready; see {self.log}")
 
-    def stop(self) -> tuple[int, float]:
-        """Send SIGTERM: the exit status, and after how many seconds."""
-        return self._end(self.process.terminate)
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        """Send a signal to the first process: the exit status, and after how many seconds."""
+        began = time.monotonic()
+        self.process.send_signal(by)
+        status = self.process.wait(READY_WITHIN)
+        took = time.monotonic() - began
+        self._end_all()
+        return status, took
 
     def kill(self) -> tuple[int, float]:
-        """As `stop`, by SIGKILL: the status is -9."""
-        return self._end(self.process.kill)
-
-    def _end(self, send: Callable[[], None]) -> tuple[int, float]:
+        """As `stop`, by SIGKILL to every process: the status is -9."""
         began = time.monotonic()
-        send()
+        self._end_all()
         return self.process.wait(READY_WITHIN), time.monotonic() - began
 
     def discard(self) -> None:
@@ -58,13 +69,20 @@ class Replica:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
                 time.sleep(0.1)
-        self.process.wait(READY_WITHIN)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(READY_WITHIN)
+        self._end_all()
 
-    def answered(self) -> int:
-        """How many images it has classified since it was started."""
-        samples = scrape(f"{self.url}/metrics", "stitchserve_requests_total")
-        wanted = [value for labels, value in samples if labels == {"route": "/classify", "status": "200"}]
-        return int(sum(wanted))
+    def _end_all(self) -> None:
+        """Kill what is left of it, and wait until nobody listens on its port."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        ends = time.monotonic() + READY_WITHIN
+        while time.monotonic() < ends:
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                    return
+            time.sleep(0.02)
 
 
 def scrape(url: str, name: str) -> list[tuple[dict[str, str], float]]:

@@ -174,7 +174,7 @@ def test_haproxy_gives_less_to_a_replica_that_says_it_is_slow(tmp_path: Path) ->
             ports = [(await stack.enter_async_context(serving(replica(share)))).port or 0 for share in asked]
             listening = [await asyncio.start_server(agent(share), "127.0.0.1", 0) for share in asked]
             agents = [(await stack.enter_async_context(each)).sockets[0].getsockname()[1] for each in listening]
-            front = stack.enter_context(balancer("haproxy", tmp_path, ports, agents))
+            front = stack.enter_context(balancer("haproxy", tmp_path, ports, agents=agents))
             for each in asked.values():
                 await each.acquire()
                 await each.acquire()  # a second question: what the first was answered is known
