@@ -1,4 +1,4 @@
-"""Replicas of `stitchserve serve` as processes on loopback, that are stopped, killed and started again."""
+"""Replicas of the server as processes on loopback, that are stopped, killed and started again."""
 
 import signal
 import subprocess
@@ -14,13 +14,18 @@ from prometheus_client.parser import text_string_to_metric_families
 READY_WITHIN = 120.0  # seconds
 
 
-class Replica:
-    """One replica on a port; what it logs goes to `log`."""
+def serving(port: int, options: Sequence[str]) -> list[str]:
+    """The command that serves on this port of this machine."""
+    return [sys.executable, "-m", "server", "serve", "--port", str(port), *options]
 
-    def __init__(self, port: int, options: Sequence[str], log: Path) -> None:
+
+class Replica:
+    """One replica, started by `command`, which serves on `port` until it ends; what it logs goes to `log`."""
+
+    def __init__(self, command: Sequence[str], port: int, log: Path) -> None:
         self.port, self.log = port, log
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "server", "serve", "--port", str(port), *options]
+        self._command = command
         self.start()
 
     def start(self) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import aiohttp
 from balancers import FILES, Balancer, balancer, free_ports
-from replicas import Replica, scrape
+from replicas import Replica, scrape, serving
 from yarl import URL
 
 from server.benching import SAMPLES
@@ -111,12 +111,12 @@ async def under_load(fleet: Fleet) -> tuple[Replayed, str, bool]:
 def main(options: argparse.Namespace) -> int:
     """The whole run; the exit status."""
     options.out.mkdir(parents=True, exist_ok=True)
-    serving = ("--cache", str(options.out / "cache"), "--profile-s", "10", "--threads", "1")
-    serving += ("--slo-ms", str(options.slo_ms), "--drain-delay-s", str(options.drain_delay_s))
+    settings = ("--cache", str(options.out / "cache"), "--profile-s", "10", "--threads", "1")
+    settings += ("--slo-ms", str(options.slo_ms), "--drain-delay-s", str(options.drain_delay_s))
     with ExitStack() as stack:
         replicas = []
         for number, port in enumerate(free_ports(2), 1):
-            replica = Replica(port, serving, options.out / f"replica{number}.log")
+            replica = Replica(serving(port, settings), port, options.out / f"replica{number}.log")
             stack.callback(replica.discard)
             replica.wait()  # the first one measures latencies, which the second one then finds in the cache
             replicas.append(replica)
