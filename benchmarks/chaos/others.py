@@ -156,7 +156,8 @@ async def main(options: argparse.Namespace) -> int:
     kind, log = KINDS[options.server], options.out / f"{options.server}.log"
     log.unlink(missing_ok=True)
     own = (*SERVING, "--cache", str(options.out.resolve() / "cache")) if kind is STITCHSERVE else ()
-    server = Group(free_ports(1)[0], [options.python, *kind.program, *own], kind.ready, log)
+    (port,) = free_ports(1)
+    server = Group(port, [options.python, *kind.program, *own, "--port", str(port)], kind.ready, log)
     try:
         await asyncio.to_thread(server.wait)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE / 2)

@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Replica:
-    """One replica by a command that takes `--port`, ready when the path `ready` is 200; what it logs goes to `log`."""
+    """One replica by a command that serves on `port`, ready when the path `ready` is 200; its log goes to `log`."""
 
     def __init__(self, port: int, command: Sequence[str], ready: str, log: Path) -> None:
         self.port, self.log = port, log
         self.url = f"http://127.0.0.1:{port}"
-        self._command, self._ready = [*command, "--port", str(port)], ready
+        self._command, self._ready = command, ready
         self.start()
 
     def start(self) -> None:

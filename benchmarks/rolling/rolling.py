@@ -158,12 +158,14 @@ def main(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         replicas = []
         for number, port in enumerate(free_ports(2), 1):
-            replica = Replica(port, command(options), ready, options.out / f"{options.server}{number}.log")
+            replica = Replica(
+                port, [*command(options), "--port", str(port)], ready, options.out / f"{options.server}{number}.log"
+            )
             stack.callback(replica.discard)
             replica.wait()  # the first one measures latencies, which the second one then finds in the cache
             replicas.append(replica)
         ports = [each.port for each in replicas]
-        front = stack.enter_context(balancer(options.balancer, options.out.resolve(), ports, ready))
+        front = stack.enter_context(balancer(options.balancer, options.out.resolve(), ports, ready=ready))
         fleet = Fleet(options, replicas, front)
         done, most, outlasted = run(under_load(fleet))
         again = fleet.retried()

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from balancers import DEPLOY, balancer, free_ports, program
-from conftest import SAMPLES, Running, run, settings
+from conftest import SAMPLES, run, settings
 
 from server.service import build
 
@@ -28,10 +28,10 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A running Prometheus, and the replicas that it scrapes."""
+    """A running Prometheus, and the addresses of the replicas that it scrapes."""
 
     client: httpx.Client
-    replicas: list[Running]
+    replicas: list[str]
 
     def query(self, expression: str) -> list[float]:
         """The values that an expression has now."""
@@ -46,7 +46,7 @@ class Prometheus:
         form = [("image", each.read_bytes()) for each in images[:3]] + [("budget", b"10MFLOPs"), ("budget", b"60%")]
         while missing and time.monotonic() < ends:
             for replica in self.replicas:
-                with replica.client() as client:
+                with httpx.Client(base_url=replica, timeout=PATIENCE) as client:
                     client.post("/classify", content=images[0].read_bytes())
                     client.post("/classify/batch", files=[*form, ("budget", b"90%")])
             time.sleep(0.3)  # the least that brings another scrape
@@ -55,11 +55,11 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(folder: Path, replicas: list[Running], balancer_url: str) -> Iterator[httpx.Client]:
+def scraping(folder: Path, replicas: list[str], balancer_url: str) -> Iterator[httpx.Client]:
     """Prometheus with the configuration in deploy/, scraping often, and these targets."""
     (port,) = free_ports(1)
     text = (DEPLOY / "prometheus.yml").read_text().replace("interval: 5s", "interval: 200ms")
-    places = {f"replica{number}:8000": each.url for number, each in enumerate(replicas, 1)}
+    places = {f"replica{number}:8000": each for number, each in enumerate(replicas, 1)}
     for name, url in (places | {"balancer:8404": balancer_url}).items():
         text = text.replace(name, url.removeprefix("http://").removesuffix("/metrics"))
     (folder / "prometheus.yml").write_text(text)
@@ -93,8 +93,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             pytest.skip(f"{name} is not installed")
     folder, cache = tmp_path_factory.mktemp("prometheus"), tmp_path_factory.mktemp("cache")
     with ExitStack() as stack:
-        replicas = [stack.enter_context(contextmanager(run)(build(settings(cache)))) for _ in range(2)]
-        ports = [int(each.url.rpartition(":")[2]) for each in replicas]
+        replicas = [stack.enter_context(contextmanager(run)(build(settings(cache)))).url for _ in range(2)]
+        ports = [int(each.rpartition(":")[2]) for each in replicas]
         front = stack.enter_context(balancer("haproxy", folder, ports))
         client = stack.enter_context(scraping(folder, replicas, front.metrics))
         yield Prometheus(client, replicas)
