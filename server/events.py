@@ -1,4 +1,4 @@
-"""`GET /events`: load, queue, level and what comes of requests, once a second, for the console and whoever else looks."""
+"""`GET /events`: load, queue, level and what comes of requests, once a second, for the console."""
 
 import time
 from collections.abc import Callable

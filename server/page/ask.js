@@ -6,7 +6,7 @@ import { compare } from "./compare.js";
 import { get, on, set } from "./store.js";
 
 const STILL = 80; // ms without another wish before it is sent
-const MOST_TRIES = 4;
+const MOST_TRIES = 3;
 const MOST_WAIT = 5; // seconds
 
 let timer = 0;
@@ -32,7 +32,7 @@ async function once() {
     await compare(image, () => wanted);
   } catch (problem) {
     set("problem", problem);
-    if (problem.status === 503 && ++tries < MOST_TRIES) {
+    if ([503, 504].includes(problem.status) && ++tries < MOST_TRIES) {
       await pause(Math.min(problem.retryAfter ?? 1, MOST_WAIT) * (1 + 0.3 * Math.random()));
       wanted = true;
     }

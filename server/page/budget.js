@@ -45,12 +45,20 @@ const NOTES = {
   top1: "Under load a cheaper stitch may answer, but none below this.",
 };
 
+/** Where the slider first stands: at the dearest stitch, near the middle, that is joined of several anchors. */
+function firstShown(frontier) {
+  const middle = Math.ceil(frontier.length * 0.6);
+  const joined = frontier.findLastIndex((each, at) => at <= middle && !each.anchor);
+  return joined < 0 ? frontier.length - 1 : joined;
+}
+
 function build() {
   const frontier = get("frontier");
   if (!frontier.length) return;
   steps = KINDS[unit](frontier, get("slo"));
   const slider = $("budget");
   slider.max = String(steps.length - 1);
+  places.flops ??= firstShown(frontier);
   slider.value = String(places[unit] ?? steps.findIndex((each) => each.term === null));
   slider.disabled = steps.length < 2;
   const short = (step) => step.text.replace(/^(at most|at least|within|the server's own) /, "");

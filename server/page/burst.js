@@ -6,7 +6,7 @@ import { get } from "./store.js";
 
 const SECONDS = 10;
 const FORMS = 3; // in flight at once; a browser keeps six connections to a server
-const IMAGES = 16; // in each
+const IMAGES = 8; // in each
 
 let stop = null;
 

@@ -3,18 +3,16 @@
 import { el, onWidth, svg } from "./dom.js";
 
 const HEIGHT = 56;
-export const SPAN = 180; // seconds that a chart shows
-const HOLE = 3; // seconds without a value that break a line
+export const SPAN = 180; // seconds that a chart shows at most, and
+const LEAST = 45; // at least
+const HOLE = 4; // seconds without a value that break a line
 
 /** Lines of one kind through [at, value] points, `value` null where there is none. */
 function line(points, x, y) {
   let data = "";
   let before = null;
   for (const [at, value] of points) {
-    if (value === null) {
-      before = null;
-      continue;
-    }
+    if (value === null) continue;
     const near = before !== null && at - before < HOLE;
     data += `${near ? "L" : "M"} ${x(at).toFixed(1)} ${y(value).toFixed(1)} ${near ? "" : "h 0.01 "}`;
     before = at;
@@ -37,11 +35,12 @@ export function chart({ name, series, range, told }) {
     const last = frames.at(-1);
     if (!last || !width) return;
     const [low, high] = range(frames);
-    const x = (at) => width - 3 - ((last.at - at) / SPAN) * (width - 6);
+    const span = Math.max(LEAST, last.at - frames[0].at);
+    const x = (at) => width - 3 - ((last.at - at) / span) * (width - 6);
     const y = (each) => HEIGHT - 4 - ((each - low) / (high - low || 1)) * (HEIGHT - 10);
     for (const [kind, path] of lines) path.setAttribute("d", line(frames.map((frame) => [frame.at, series[kind](frame)]), x, y));
     value.textContent = told(last, frames);
-    picture.setAttribute("aria-label", `${name}, last three minutes; now ${value.textContent}`);
+    picture.setAttribute("aria-label", `${name}, over the last minutes; now ${value.textContent}`);
   }
 
   onWidth(element, (now) => {

@@ -4,12 +4,12 @@ import { $, onChoice, onWidth, roving, svg } from "./dom.js";
 import { flops, flopsUnit, ms, percent, ticks } from "./format.js";
 import { get, on, set, stitch } from "./store.js";
 
-const HEIGHT = 300;
 const PAD = { left: 46, right: 14, top: 12, bottom: 36 };
 const NEAR = 22; // pixels, at most, from a click to what it means
 
 let axis = "flops";
 let width = 0;
+let height = 300;
 let points = [];
 let marks = {};
 
@@ -68,7 +68,7 @@ function axes(x, y, many) {
   const xs = [x.least, x.most];
   const [over, unit] = axis === "flops" ? flopsUnit(x.most) : [1, "ms"];
   const worthIn = known() ? [1, "top-1, %"] : axis === "flops" ? [1, "ms"] : flopsUnit(y.most);
-  const bottom = HEIGHT - PAD.bottom;
+  const bottom = height - PAD.bottom;
   const lines = [];
   for (const value of many ? logTicks(...xs) : ticks(...xs, 4)) {
     lines.push(svg("text", { class: "tick", x: x.at(value), y: bottom + 16, "text-anchor": "middle" }, String(Number((value / over).toPrecision(3)))));
@@ -79,8 +79,8 @@ function axes(x, y, many) {
     lines.push(svg("text", { class: "tick", x: PAD.left - 7, y: y.at(value) + 4, "text-anchor": "end" }, String(Number((value / worthIn[0]).toPrecision(3)))));
   }
   const titles = [
-    svg("text", { class: "tick", x: width - PAD.right, y: HEIGHT - 4, "text-anchor": "end" }, axis === "flops" ? unit : "ms for one image here"),
-    svg("text", { class: "tick", x: 2, y: HEIGHT - 4 }, known() ? "↑ top-1, %" : `↑ ${worthIn[1]} (no top-1 is known)`),
+    svg("text", { class: "tick", x: width - PAD.right, y: height - 4, "text-anchor": "end" }, axis === "flops" ? unit : "ms for one image here"),
+    svg("text", { class: "tick", x: 2, y: height - 4 }, known() ? "↑ top-1, %" : `↑ ${worthIn[1]} (no top-1 is known)`),
   ];
   return [...lines, ...titles];
 }
@@ -88,10 +88,12 @@ function axes(x, y, many) {
 function draw() {
   const table = get("table");
   if (!table || !width) return;
+  height = width > 560 ? 430 : 300;
   const shown = table.stitches.filter((each) => cost(each) !== null && worth(each) !== null);
+  if (!shown.length) return;
   const many = shown.length > 1 && Math.max(...shown.map(cost)) / Math.min(...shown.map(cost)) > 4;
   const x = scale(shown.map(cost), PAD.left, width - PAD.right, many);
-  const y = scale(shown.map(worth), HEIGHT - PAD.bottom, PAD.top, false);
+  const y = scale(shown.map(worth), height - PAD.bottom, PAD.top, false);
   const front = undominated(shown);
   const line = front.map((each, at) => `${at ? "L" : "M"} ${x.at(cost(each))} ${y.at(worth(each))}`).join(" ");
   const rest = shown.filter((each) => !front.includes(each));
@@ -99,7 +101,7 @@ function draw() {
   points = [...front, ...rest].map(placed);
   const nodes = points.map((spot) => (spot.node = point(spot.each, spot.x, spot.y, front.includes(spot.each))));
   marks = { level: svg("circle", { class: "level", r: 10 }), pinned: svg("circle", { class: "pinned", r: 8 }) };
-  const picture = svg("svg", { class: "frontier", width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "group", "aria-label": "Stitches by cost and worth" });
+  const picture = svg("svg", { class: "frontier", width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Stitches by cost and worth" });
   picture.append(...axes(x, y, many), svg("path", { class: "line", d: line }), marks.level, marks.pinned);
   picture.append(...[...nodes].reverse()); // the frontier on top
   roving(nodes);

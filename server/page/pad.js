@@ -7,9 +7,9 @@ import { on } from "./store.js";
 
 const SIZE = 64; // pixels
 const CENTRES = [18.5, 45.5]; // pixels from the left, of tens and units
-const TALL = 25; // pixels of a digit, and
-const BROAD = 21; // at most
-const INK = 3.6; // pixels of a stroke
+const TALL = 22; // pixels of a digit, and
+const BROAD = 18; // at most
+const INK = 3.2; // pixels of a stroke
 const WAIT = 250; // ms after a stroke until the server is asked
 
 let strokes = [];
@@ -89,7 +89,7 @@ function picture() {
   const canvas = el("canvas", { width: SIZE, height: SIZE });
   const context = canvas.getContext("2d");
   ground(context);
-  context.filter = "blur(0.5px)"; // scans of eight pixels, made larger, have soft edges
+  context.filter = "blur(0.9px)"; // scans of eight pixels, made larger, have soft edges
   CENTRES.forEach((centre, digit) => {
     const drawn = strokes.filter((stroke) => middle(stroke) < 0.5 === (digit === 0));
     context.strokeStyle = ["#dfe6e2", "#e6dfd2"][digit];

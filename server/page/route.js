@@ -68,12 +68,12 @@ function traced(parts, rows) {
   parts.forEach((part, at) => {
     const row = rows.find((each) => each.anchor.name === part.anchor);
     const first = row.blocks[part.start];
-    const from = at ? first.x : row.stem.x + row.stem.width / 2;
+    const from = at ? first.x + first.width * 0.25 : row.stem.x + row.stem.width / 2;
     const last = row.blocks[part.stop - 1];
-    const to = at < parts.length - 1 ? last.x + last.width : row.head.x + row.head.width / 2;
+    const to = at < parts.length - 1 ? last.x + last.width * 0.75 : row.head.x + row.head.width / 2;
     if (at) {
       const before = joins.at(-1);
-      const bend = Math.max(18, (from - before.x) * 0.6);
+      const bend = Math.max(14, (from - before.x) * 0.6);
       data += ` C ${before.x + bend} ${before.y}, ${from - bend} ${first.middle}, ${from} ${first.middle}`;
       Object.assign(before, { x: (before.x + from) / 2, y: (before.y + first.middle) / 2 });
     } else {
