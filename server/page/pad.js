@@ -7,9 +7,10 @@ import { on } from "./store.js";
 
 const SIZE = 64; // pixels
 const CENTRES = [18.5, 45.5]; // pixels from the left, of tens and units
-const TALL = 22; // pixels of a digit, and
-const BROAD = 18; // at most
-const INK = 3.2; // pixels of a stroke
+const TALL = 21; // pixels of a digit
+const BROAD = [0.62, 0.85]; // of its height; handwriting on a wide pad comes out narrower than the scans are
+const THIN = 0.3; // below which it is a one, which stays as it is
+const INK = 3.6; // pixels of a stroke
 const WAIT = 250; // ms after a stroke until the server is asked
 
 let strokes = [];
@@ -49,8 +50,10 @@ function placed(drawn, centre) {
   const xs = drawn.flat().map(([x]) => x);
   const ys = drawn.flat().map(([, y]) => y);
   const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-  const scale = Math.min((TALL - INK) / Math.max(bottom - top, 0.02), (BROAD - INK) / Math.max(right - left, 0.02));
-  const at = ([x, y]) => [centre + (x - (left + right) / 2) * scale, SIZE / 2 + (y - (top + bottom) / 2) * scale];
+  const tall = (TALL - INK) / Math.max(bottom - top, 0.05);
+  const ratio = (right - left) / Math.max(bottom - top, 0.05);
+  const broad = ratio < THIN ? tall : (tall * Math.min(Math.max(ratio * 1.2, BROAD[0]), BROAD[1])) / ratio;
+  const at = ([x, y]) => [centre + (x - (left + right) / 2) * broad, SIZE / 2 + (y - (top + bottom) / 2) * tall];
   return drawn.map((stroke) => stroke.map(at));
 }
 

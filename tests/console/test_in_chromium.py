@@ -135,7 +135,7 @@ def test_the_slider_asks_again_one_request_at_a_time(page: Page) -> None:
             most = max(most, len(open_now))
 
     page.on("request", begun)
-    page.on("requestfinished", lambda request: open_now.discard(request))
+    page.on("requestfinished", lambda request: open_now.discard(request))  # noqa: PLW0108 - it sets an attribute on it
     slider, snippet = page.locator("#budget"), page.locator("#snippet")
     for unit, term in (("FLOPs", "FLOPs"), ("Milliseconds", "ms"), ("Least accuracy", "%25")):
         page.get_by_text(unit, exact=True).first.click()
