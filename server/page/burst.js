@@ -5,8 +5,9 @@ import { $ } from "./dom.js";
 import { get } from "./store.js";
 
 const SECONDS = 10;
-const FORMS = 3; // in flight at once; a browser keeps six connections to a server
-const IMAGES = 8; // in each
+const FORMS = 4; // in flight at once; a browser keeps six connections to a server
+const FIRST = 4; // images in each: so many at first, one more after each answer,
+const MOST = 12; // to this many; after a refusal, which is one of the whole form, half as many
 
 let stop = null;
 
@@ -16,14 +17,17 @@ function outcome(results) {
 }
 
 async function worker(image, ends, signal, tally) {
+  let images = FIRST;
   while (performance.now() < ends && !signal.aborted) {
     try {
-      const [answered, refused] = outcome((await classifyMany(image, IMAGES, signal)).results);
+      const [answered, refused] = outcome((await classifyMany(image, images, signal)).results);
       tally.answered += answered;
       tally.refused += refused;
+      images = Math.min(images + 1, MOST);
     } catch (problem) {
       if (signal.aborted) return;
-      tally.refused += IMAGES;
+      tally.refused += images;
+      images = Math.ceil(images / 2);
       const seconds = Math.min(problem.retryAfter ?? 0.5, 2);
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     }

@@ -165,9 +165,9 @@ def test_a_server_that_is_busy_is_asked_again_later(page: Page) -> None:
         route.fulfill(status=503, headers={"Retry-After": "1"}, json=problem, content_type="application/problem+json")
 
     page.route(CLASSIFY, once)
-    page.get_by_label("Sample 33").click()
+    page.get_by_label("Sample 52").click()
     expect(page.locator("#answer .problem")).to_contain_text("come back later")
-    expect(page.locator("#answer .best .label")).to_have_text("33")
+    expect(page.locator("#answer .best .label")).to_have_text("52")
     assert len(refused) == 1
 
 
