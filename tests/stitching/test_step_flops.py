@@ -3,7 +3,7 @@
 import pytest
 
 from lookup_tables.table import LookupTable, folder
-from stitching.anatomy import step_flops
+from stitching.step_flops import step_flops
 from stitching.families import FAMILIES
 
 
