@@ -12,10 +12,10 @@ from server.openapi import ANYWHERE, refusals
 from server.parameters import only
 from server.routes import Serving
 from server.schemas import Anatomy, AnchorListed, BlockListed, JoinListed, StepListed
-from stitching.step_flops import step_flops
 from stitching.anchors import Anchor
 from stitching.families import Family
 from stitching.model import SNNet
+from stitching.step_flops import step_flops
 from stitching.stitch import Join
 
 router = APIRouter(responses=ANYWHERE)

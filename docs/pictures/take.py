@@ -19,7 +19,7 @@ MOST_BYTES = 300_000
 @contextmanager
 def serving() -> Iterator[str]:
     """The address of a server that has started."""
-    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--slo-ms", "150"]
+    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--slo-ms", "300"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         lines = (re.search(r"serving on (\S+)", line) for line in process.stderr)

@@ -1,6 +1,5 @@
 """The console in a real browser, at the width of a phone and of a desk: everything a user can do with it."""
 
-import json
 import re
 import subprocess
 import sys
@@ -17,12 +16,7 @@ from conftest import SAMPLES, Running, run, settings
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect
 
 from lookup_tables.modules import segments
-from lookup_tables.table import LookupTable, folder
-from server import anatomy
-from server.schemas import StitchUsed, listed
 from server.service import build
-from stitching.families import FAMILIES
-from stitching.unfilled import unfilled
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium in /usr/bin/chromium")
 PICTURES = Path(__file__).parents[2] / "runs" / "console"
@@ -154,7 +148,7 @@ def test_the_slider_asks_again_one_request_at_a_time(page: Page) -> None:
 
 
 def test_a_server_that_is_busy_is_asked_again_later(page: Page) -> None:
-    refused = []
+    refused: list[str] = []
 
     def once(route: Route) -> None:
         if refused:
@@ -284,30 +278,3 @@ def test_axe_finds_nothing_serious(site: Running, browser: Browser, size: str, s
         assert [
             (each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")
         ] == []
-
-
-@pytest.mark.parametrize("family", ["swin_ti_s_b", "resnet18_swin_ti", "deit3_s_b", "deit_ti_s_b_all"])
-def test_other_families_are_drawn_too(site: Running, browser: Browser, family: str) -> None:
-    table = LookupTable.load(folder(family))
-    entry = max(table.entries, key=lambda each: (each.route.count(">"), each.stitch))
-    shown = listed(table, frontier_only=False, device="made-up").model_dump()
-    for stitch in shown["stitches"]:
-        stitch["latency_ms"] = stitch["flops"] / 1e9
-    parts = anatomy.listed(unfilled(FAMILIES[family]), table, {}).model_dump()
-    with at_size(browser, site.url, "phone") as context, looking(context) as page:
-        page.route("**/stitches", lambda route: route.fulfill(json=shown))
-        page.route("**/anchors", lambda route: route.fulfill(json=parts))
-
-        def answer(route: Route) -> None:
-            content = json.loads(route.fetch(url=f"{site.url}/classify").text())
-            route.fulfill(json=content | {"stitch": StitchUsed.of(entry).model_dump()})
-
-        page.route(CLASSIFY, answer)
-        page.goto("/")
-        expect(page.locator(".route .join")).to_have_count(entry.route.count(">"))
-        expect(page.locator(".route .block")).to_have_count(sum(len(each["blocks"]) for each in parts["anchors"]))
-        expect(page.locator(".frontier .point.chosen")).to_have_count(1)
-        page.get_by_text("Least accuracy", exact=True).click()
-        if table.frontier()[0].top1 is None:
-            expect(page.locator("#budget-note")).to_contain_text("No top-1 is known")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

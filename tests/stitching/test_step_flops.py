@@ -3,8 +3,8 @@
 import pytest
 
 from lookup_tables.table import LookupTable, folder
-from stitching.step_flops import step_flops
 from stitching.families import FAMILIES
+from stitching.step_flops import step_flops
 
 
 @pytest.mark.parametrize("name", ["digits", "resnet18_50", "levit_192_256"])
