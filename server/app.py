@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import control, logs, routes, v2
+from server import anatomy, control, events, logs, routes, v2
 from server.connection import UNREAD
+from server.console import add_console
 from server.docs import add_docs
 from server.errors import Draining, InternalError, ServeError
 from server.gate import Gate
@@ -83,8 +84,11 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(control.router)
+    app.include_router(anatomy.router)
+    events.add_events(app, service)
     v2.add_routes(app)
     add_docs(app)
+    add_console(app, service.settings.family)
     define_schemas(app)
     app.add_middleware(Gate, service=service, answer=_refusal)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
@@ -163,6 +167,7 @@ class Accounting:
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = state["request_id"] = logs.begin(sent)
         method = scope["method"]
+        state[events.HEAD_ALONE] = method == "HEAD"
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # a copy: the server knows by its own to send no body
 

@@ -2,12 +2,14 @@
 
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Summary, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from server.errors import DeadlinePassed, Overloaded
 from server.graphs import EAGER, Buckets, Graphs
@@ -31,6 +33,21 @@ REFUSED = (
     ("late", "queue"),
 )
 """Why images are refused for load, and when."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Images since the start: answered, how many of those in time, refused for load; and the answered ones' top-1.
+
+    `top1` is the sum, as fractions, over the `known` images whose stitch has one.
+    """
+
+    answered: float
+    met: float
+    refused: float
+    top1: float
+    known: float
+
 
 Reading = Callable[[], float | None]
 Readings = Callable[[], Mapping[str, float]]
@@ -96,6 +113,17 @@ class Metrics:
     def refuse(self, error: Overloaded | DeadlinePassed, images: int = 1) -> None:
         """Count images that were refused for load."""
         self.refused_images.labels(error.reason, error.stage).inc(images)
+
+    def totals(self) -> Totals:
+        """What has come of all images so far."""
+        met = {sample.labels["met"]: sample.value for sample in _samples(self.deadlines, "_total")}
+        return Totals(
+            answered=sum(met.values()),
+            met=met.get("true", 0.0),
+            refused=sum(sample.value for sample in _samples(self.refused_images, "_total")),
+            top1=sum(sample.value for sample in _samples(self.top1, "_sum")),
+            known=sum(sample.value for sample in _samples(self.top1, "_count")),
+        )
 
     def gauge(self, name: str, help_text: str, read: Reading) -> None:
         """Shows a value that is read when the metrics are; nothing while it is None."""
@@ -191,6 +219,10 @@ class _Read(Collector):
         for label, value in self._read().items():
             family.add_metric([label] if self._labels else [], value)
         return [family] if family.samples else []
+
+
+def _samples(series: Collector, ending: str) -> list[Sample]:
+    return [sample for family in series.collect() for sample in family.samples if sample.name.endswith(ending)]
 
 
 def _alone(read: Reading) -> Readings:

@@ -116,6 +116,64 @@ class Status(BaseModel):
     slo_ms: float
 
 
+class Happening(BaseModel):
+    """What the server is doing, and what came of requests since the reading before."""
+
+    at: float = Field(description="Unix time in seconds")
+    ready: bool
+    queued: int
+    inside: int
+    level: StitchUsed
+    answered_per_second: float = Field(description="images")
+    refused_per_second: float = Field(description="images refused for load")
+    top1_served: float | None = Field(description="percent, mean of the stitches that answered; null without any")
+    slo_met: float | None = Field(description="percent of the answers; null without any")
+    headroom: float
+    cpu_busy: float
+    cpu_ours: float
+    gpu_busy: float | None
+
+
+class StepListed(BaseModel):
+    """A part of a network that a route may pass."""
+
+    name: str = Field(examples=["digits_s.blocks.0"])
+    flops: int | None = Field(description="multiply-adds for one image; null where the table has no such part")
+    latency_ms: float | None = Field(description="for one image on this device; null where parts were not measured")
+
+
+class BlockListed(StepListed):
+    """A block of an anchor."""
+
+    stage: int
+    width: int = Field(description="of the features behind it")
+
+
+class AnchorListed(BaseModel):
+    """An anchor, in the order of its parts."""
+
+    name: str
+    stem: StepListed
+    blocks: list[BlockListed]
+    head: StepListed
+
+
+class JoinListed(StepListed):
+    """A stitching layer: what lies between two anchors."""
+
+    places: list[str] = Field(description="where it stands", examples=[["digits_s[:3]>digits_m[3:]"]])
+    width_in: int
+    width_out: int
+
+
+class Anatomy(BaseModel):
+    """What the stitches are made of."""
+
+    model: str
+    anchors: list[AnchorListed]
+    joins: list[JoinListed]
+
+
 class Problem(BaseModel):
     """A refusal (RFC 9457); further members help a program."""
 

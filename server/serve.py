@@ -70,7 +70,8 @@ class Server(uvicorn.Server):
 
     def _refuse(self) -> None:
         log.info("refusing new requests, finishing %d", len(self.server_state.tasks))
-        self.service.refusing = self.should_exit = True
+        self.service.refuse()
+        self.should_exit = True
         self.service.gone_by = self.service.clock() + self.service.settings.drain_timeout_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

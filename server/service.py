@@ -86,6 +86,8 @@ class Service:
             clock=self.clock,
         )
         self.draining = self.refusing = False
+        self.on_refusing: Callable[[], object] = lambda: None
+        """Told, perhaps twice, that no more requests are taken."""
         self.gone_by = math.inf
         """When requests in flight are given up, by the clock, once no others are taken."""
         self.on_answer: Callable[[Stages, Answer[Ranking]], object] = lambda *_: None
@@ -159,9 +161,15 @@ class Service:
         self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
         self._tasks[0].add_done_callback(_tell_of_death)
 
+    def refuse(self) -> None:
+        """Take no more requests."""
+        self.refusing = True
+        self.on_refusing()
+
     async def stop(self) -> None:
         """Answer what is queued, then let everything go."""
-        self.draining = self.refusing = True
+        self.draining = True
+        self.refuse()
         self.batcher.stop()
         dispatch, watch = self._tasks
         await asyncio.wait([dispatch])

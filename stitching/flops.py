@@ -28,13 +28,14 @@ def _pooling(input_shape: Sequence[int], dims: Sequence[int] | None, *_: Any, **
     return _per_element(1)(input_shape) if len(input_shape) == 4 and list(dims or ()) == [-1, -2] else 0
 
 
-_EXTRA: dict[Any, Callable[..., int]] = {
+COUNTED: dict[Any, Callable[..., int]] = {
     torch.ops.aten.native_layer_norm: _per_element(5),
     torch.ops.aten.native_batch_norm: _per_element(2),
     torch.ops.aten._native_batch_norm_legit_no_training: _per_element(2),
     torch.ops.aten.cudnn_batch_norm: _per_element(2),
     torch.ops.aten.mean: _pooling,
 }
+"""What is counted beside what torch counts by itself."""
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def flops(model: SNNet, stitches: Sequence[Stitch] | None = None) -> list[int]:
 
 def _measure(call: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> tuple[int, torch.Tensor]:
     # Plain attention, since a fused kernel hides its two matrix products from the counter.
-    with FlopCounterMode(display=False, custom_mapping=_EXTRA) as counter, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter, sdpa_kernel(SDPBackend.MATH):
         out = call(x)
     return counter.get_total_flops() // 2, out
 
