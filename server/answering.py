@@ -156,10 +156,16 @@ def let_in(serving: Service, asks: Sequence[Asked | None]) -> Iterator[list[Exit
     """
     with ExitStack() as form:
         places = [form.enter_context(ExitStack()) for _ in asks]
+        present = [ask for ask in asks if ask is not None]
+        soonest = min((ask.stages.deadline for ask in present), default=0.0)
+        alone = serving.plausible(sum(ask.allowed.floor for ask in present), soonest - serving.clock())
         for place, ask in zip(places, asks, strict=True):
             if ask is not None:
                 due = ask.stages.deadline
-                serving.check(ask.allowed, due - serving.clock(), ask.tenant)
+                if alone:
+                    serving.limiter.check_room(tenant=ask.tenant)
+                else:
+                    serving.check(ask.allowed, due - serving.clock(), ask.tenant)
                 place.enter_context(serving.limiter.admit(ask.allowed, ask.tenant, due))
         yield places
 

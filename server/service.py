@@ -103,6 +103,14 @@ class Service:
         """How fast batches run now, a share of what was profiled, in (0, 1]; others' load and throttling lower it."""
         return min(1.0, 1.0 / self.controller.drift.expected(1.0, self.headroom()))
 
+    def plausible(self, floor: float, slack: float) -> bool:
+        """Whether images with this sum of floors could be in time, by the table alone, while nobody else is here.
+
+        If they are not, it is drift that says so, and only a batch can teach it better: where all come in forms, and
+        each form is refused, it would say so for ever.
+        """
+        return not self.limiter.inside and self.controller.costs.drain(floor) <= slack
+
     def check(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> None:
         """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
         if slack <= 0:
