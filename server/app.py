@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -125,7 +126,9 @@ async def on_http(request: Request, error: Exception) -> Response:
     """No such route, or not with this method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     allowed = (error.headers or {}).get("Allow")
-    detail = f"this route takes {allowed}" if allowed else f"{error.detail}: there is no such route; see /docs"
+    detail = f"this route takes {allowed}" if allowed else error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail += ": there is no such route; see /docs"
     problem = {"type": "about:blank", "title": error.detail, "status": error.status_code, "detail": detail}
     return problem_response(request, problem, error.headers)
 
@@ -133,12 +136,17 @@ async def on_http(request: Request, error: Exception) -> Response:
 async def on_invalid(request: Request, error: Exception) -> Response:
     """A query parameter that does not parse: names the first, lists all."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
-    faults = [{"field": str(e["loc"][-1]), "reason": e["msg"]} for e in error.errors()]
+    faults = [{"field": str(_field(e["loc"])), "reason": e["msg"]} for e in error.errors()]
     detail = f"{faults[0]['field']}: {faults[0]['reason']}"
-    if error.errors()[0]["loc"] == ("body",):
+    if error.errors()[0]["loc"][0] == "body":
         detail += "; send a JSON object with Content-Type: application/json"
     problem = {"type": "/problems/bad-parameter", "title": "Bad parameter", "status": 422, "detail": detail}
     return problem_response(request, problem | {"errors": faults})
+
+
+def _field(place: Sequence[str | int]) -> str | int:
+    """The innermost name; a number is where JSON cannot be read on."""
+    return next((part for part in reversed(place) if isinstance(part, str)), place[-1])
 
 
 async def on_failure(request: Request, error: Exception) -> Response:

@@ -27,10 +27,8 @@ router = APIRouter()
 class Happenings:
     """What a server is doing, and what came of its requests since it was asked last."""
 
-    def __init__(
-        self, service: Service, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
-    ) -> None:
-        self._service, self._clock, self._wall = service, clock, wall
+    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic) -> None:
+        self._service, self._clock = service, clock
         self._before: tuple[float, Totals] | None = None
 
     def read(self) -> str:
@@ -46,7 +44,7 @@ class Happenings:
         answered, known = totals.answered - before.answered, totals.known - before.known
         load = serving.monitor.load
         return Happening(
-            at=round(self._wall(), 3),
+            at=round(now, 3),
             ready=serving.ready(),
             queued=serving.batcher.queued,
             inside=serving.limiter.inside,

@@ -47,6 +47,7 @@ _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PASSES = 10  # over as many pixels as an image may have: progressive files have about ten scans
 _ROWS = 64  # of 16-bit gray scaled at a time
 _OVERSHOOT = 0.1 * 255  # resampling leaves the range by a few percent, a wrong normalisation by far more
 _FAULTS = (  # what Pillow's readers raise for broken files; Warning for a process that turns warnings into errors
@@ -182,6 +183,8 @@ def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | N
     trimmed = kind.trim(body)
     picture = kind.reader(io.BytesIO(trimmed.body))
     _check_pixels(picture.size, limits.max_pixels, "an image may have; send a smaller picture")
+    if kind.reader is JpegImageFile:
+        _check_passes(picture.size, trimming.scans_in(trimmed.body), limits)
     turn = _TURNS.get(_orientation(trimmed.exif))
     if quickly and isinstance(picture, JpegImageFile):
         small = jpeg.decode(trimmed.body, picture.size, turn, quickly)
@@ -201,6 +204,13 @@ def _check_pixels(size: tuple[int, int], most: int, remedy: str) -> None:
     if width * height > most:
         detail = f"the image has {width} x {height} pixels, more than the {most} in all that {remedy}"
         raise TooLarge(detail, width=width, height=height, max_pixels=most)
+
+
+def _check_passes(size: tuple[int, int], scans: int, limits: Limits) -> None:
+    width, height = size
+    if width * height * scans > _PASSES * limits.max_pixels:
+        detail = f"the JPEG image has {scans} scans of {width} x {height} pixels; send it with fewer, or smaller"
+        raise TooLarge(detail, width=width, height=height, scans=scans)
 
 
 def _webp_size(body: bytes) -> tuple[int, int]:

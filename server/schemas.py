@@ -119,7 +119,7 @@ class Status(BaseModel):
 class Happening(BaseModel):
     """What the server is doing, and what came of requests since the reading before."""
 
-    at: float = Field(description="Unix time in seconds")
+    at: float = Field(description="seconds by a clock of the server that nobody sets; for differences")
     ready: bool
     queued: int
     inside: int

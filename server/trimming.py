@@ -38,12 +38,17 @@ _JPEG_BARE = range(0xD0, 0xDA)  # without content
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
+def scans_in(body: bytes) -> int:
+    """How many scans a JPEG has; each costs a pass over its pixels."""
+    return body.count(b"\xff\xda\x00")
+
+
 def jpeg(body: bytes) -> Trimmed:
     """Keeps what tells the colour space, the tables, and everything from the first scan on.
 
     Raises TooLarge past MOST_PARTS, MOST_SCANS or MOST_TABLES.
     """
-    if body.count(b"\xff\xda\x00") > MOST_SCANS:
+    if scans_in(body) > MOST_SCANS:
         raise TooLarge(f"the JPEG image has more than {MOST_SCANS} scans")
     jfif, adobe, exif, tables, scans = b"", b"", b"", [], len(body)
     for marker, start, stop in _jpeg_segments(body):

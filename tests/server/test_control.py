@@ -74,6 +74,14 @@ def test_a_change_that_is_no_json_says_how_to_send_it(client: httpx.Client) -> N
     assert "Content-Type: application/json" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("body", ["{", "[" * 100_000, "nothing"])
+def test_a_change_that_is_broken_json_names_the_body(client: httpx.Client, body: str) -> None:
+    refused = client.put("/control", content=body, headers=ADMIN | {"Content-Type": "application/json"})
+    assert refused.status_code in {400, 422}
+    assert "body" in refused.json()["detail"]
+    assert "no such route" not in refused.json()["detail"]
+
+
 def test_without_an_admin_key_the_route_is_closed(running: Running) -> None:
     with running.client() as client:
         refused = client.put("/control", json={"policy": "cheapest"}, headers=ADMIN)

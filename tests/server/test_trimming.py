@@ -27,7 +27,7 @@ def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def pixels(body: bytes) -> torch.Tensor:
-    return decode(body, SMALL, Limits())
+    return decode(body, SMALL, Limits(), exact=True)
 
 
 def as_pillow_reads(body: bytes) -> torch.Tensor:
@@ -82,6 +82,14 @@ def test_a_jpeg_may_have_so_many_scans_and_no_more() -> None:
     assert pixels(PROGRESSIVE[:-2] + empty * (MOST_SCANS - scans) + PROGRESSIVE[-2:]).shape == (3, 8, 8)
     with pytest.raises(TooLarge, match="scans"):
         pixels(PROGRESSIVE[:-2] + empty * (MOST_SCANS - scans + 1) + PROGRESSIVE[-2:])
+    with Image.open(io.BytesIO(PROGRESSIVE)) as image:
+        limits = Limits(max_pixels=image.width * image.height)
+    for exact in (True, False):
+        assert decode(PROGRESSIVE, SMALL, limits, exact=exact).shape == (3, 8, 8), (
+            "a large one may have as many as usual"
+        )
+        with pytest.raises(TooLarge, match="11 scans"):
+            decode(PROGRESSIVE[:-2] + empty * (11 - scans) + PROGRESSIVE[-2:], SMALL, limits, exact=exact)
 
 
 @pytest.mark.parametrize("marker", [0xDB, 0xC4, 0xC0])
