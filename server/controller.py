@@ -49,6 +49,8 @@ class Time(NamedTuple):
         slack = max(0.0, self.slack) * 1e3
         if self.queued > 1:
             return f"{slack:.0f} ms shared by {self.queued} waiting"
+        if self.slack > self.slo:
+            return f"an SLO of {self.slo * 1e3:g} ms, with others expected"
         whole = f"SLO of {self.slo * 1e3:g} ms" if self.deadline is None else f"deadline of {self.deadline * 1e3:g} ms"
         return f"the {slack:.0f} ms left of the {whole}"
 

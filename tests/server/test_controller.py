@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_up import MS, Waiting, queued, small_table
 
 from server.budget import Budget, parse
-from server.controller import POLICIES, Controller
+from server.controller import POLICIES, Controller, Time
 from server.errors import Infeasible
 from server.queue import DeadlineQueue
 
@@ -222,6 +222,11 @@ def test_the_reason_tells_what_the_time_was_up_to(budgets: Sequence[Budget], rea
     queue = waiting(controller, budgets, 1.2 * MS)
     plan = controller.plan(queue, 0.0)
     assert plan.why(queue[0].allowed, plan.entries[0]) == reason
+
+
+def test_where_the_deadline_is_far_it_is_others_who_may_come_that_leave_no_time() -> None:
+    assert str(Time(slack=60.0, queued=1, deadline=60.0, slo=0.05)) == "an SLO of 50 ms, with others expected"
+    assert str(Time(slack=0.04, queued=1, deadline=60.0, slo=0.05)) == "the 40 ms left of the deadline of 60000 ms"
 
 
 def test_policies_are_changed_by_name(controller: Controller) -> None:
