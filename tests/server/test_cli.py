@@ -178,7 +178,7 @@ def test_bad_settings_stop_the_start_and_are_named(tmp_path: Path) -> None:
     assert "STITCHSERVE_PROT sets nothing" in refusal("serve", STITCHSERVE_PROT="1")
     broken = tmp_path / "table"
     broken.mkdir()
-    assert "family.json" in refusal("serve", "--table", str(broken))
+    assert "family.json" in refusal("serve", "--port", "0", "--table", str(broken))
 
 
 def run_main(*arguments: str) -> int:
