@@ -184,7 +184,7 @@ def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | N
     picture = kind.reader(io.BytesIO(trimmed.body))
     _check_pixels(picture.size, limits.max_pixels, "an image may have; send a smaller picture")
     if kind.reader is JpegImageFile:
-        _check_passes(picture.size, trimming.scans_in(trimmed.body), limits)
+        _check_passes(picture.size, trimmed.scans, limits)
     turn = _TURNS.get(_orientation(trimmed.exif))
     if quickly and isinstance(picture, JpegImageFile):
         small = jpeg.decode(trimmed.body, picture.size, turn, quickly)

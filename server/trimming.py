@@ -25,10 +25,11 @@ MOST_TABLES = 64 * 1024  # bytes of a JPEG before its first scan, without metada
 
 
 class Trimmed(NamedTuple):
-    """What a reader needs, and the content of the first EXIF block, empty where there is none."""
+    """What a reader needs, the content of the first EXIF block, if any, and a JPEG's scans: passes over its pixels."""
 
     body: bytes
     exif: bytes
+    scans: int = 1
 
 
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xfe]")
@@ -38,17 +39,13 @@ _JPEG_BARE = range(0xD0, 0xDA)  # without content
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
-def scans_in(body: bytes) -> int:
-    """How many scans a JPEG has; each costs a pass over its pixels."""
-    return body.count(b"\xff\xda\x00")
-
-
 def jpeg(body: bytes) -> Trimmed:
     """Keeps what tells the colour space, the tables, and everything from the first scan on.
 
     Raises TooLarge past MOST_PARTS, MOST_SCANS or MOST_TABLES.
     """
-    if scans_in(body) > MOST_SCANS:
+    passes = body.count(b"\xff\xda\x00")
+    if passes > MOST_SCANS:
         raise TooLarge(f"the JPEG image has more than {MOST_SCANS} scans")
     jfif, adobe, exif, tables, scans = b"", b"", b"", [], len(body)
     for marker, start, stop in _jpeg_segments(body):
@@ -64,7 +61,7 @@ def jpeg(body: bytes) -> Trimmed:
             exif = body[start + 4 : stop]
     if sum(map(len, tables)) > MOST_TABLES:
         raise TooLarge(f"the JPEG image has more than {MOST_TABLES} bytes of tables before its first scan")
-    return Trimmed(b"".join((body[:2], jfif, adobe, *tables, memoryview(body)[scans:])), exif)
+    return Trimmed(b"".join((body[:2], jfif, adobe, *tables, memoryview(body)[scans:])), exif, passes)
 
 
 def _jpeg_segments(body: bytes) -> Iterator[tuple[int, int, int]]:
