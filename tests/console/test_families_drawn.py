@@ -59,3 +59,4 @@ def test_other_families_are_drawn_too(site: Running, browser: Browser, family: s
         if table.frontier()[0].top1 is None:
             expect(page.locator("#budget-note")).to_contain_text("No top-1 is known")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.unroute_all(behavior="wait")

@@ -7,7 +7,7 @@ from conftest import Running, settings
 
 from server.answering import Asked, asked, let_in
 from server.budget import Budget
-from server.errors import Overloaded
+from server.errors import Infeasible, Overloaded
 from server.service import Service
 
 IMAGES = 8
@@ -38,5 +38,5 @@ def test_a_form_that_only_drift_speaks_against_is_let_in_where_nobody_else_is(sl
 
 
 def test_a_form_that_could_never_be_in_time_is_refused_even_then(slow: Service) -> None:
-    with pytest.raises(Overloaded), let_in(slow, form(slow, 0.5)):
+    with pytest.raises((Overloaded, Infeasible)), let_in(slow, form(slow, 0.5)):
         pass
