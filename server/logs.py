@@ -6,13 +6,13 @@ are keys in them.
 
 import json
 import logging
+import random
 import re
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Literal
-from uuid import uuid4
 
 Form = Literal["text", "json"]
 
@@ -21,6 +21,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 access = logging.getLogger("server.access")
 
+_ids = random.Random()  # noqa: S311 - ids need to differ, not to be secret; the system's source would be a call to it
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a client's text must not begin a line of its own
 
@@ -38,7 +39,7 @@ def begin(sent: str) -> str:
 
     Whoever serves runs every request in a task, and so a context, of its own.
     """
-    chosen = sent if _PLAIN.fullmatch(sent) else uuid4().hex
+    chosen = sent if _PLAIN.fullmatch(sent) else f"{_ids.getrandbits(128):032x}"
     request_id.set(chosen)
     return chosen
 
