@@ -1,12 +1,13 @@
 """A hog takes a core from a server at work: within 2 s the level falls and the SLO holds, and it rises after the hog.
 
-    python benchmarks/hog/hog.py [--share 0.3] [--slo-ms 50] [--seconds 60] [--hogs 1] [--threads 2]
+    python benchmarks/hog/hog.py [--share 0.3] [--slo-ms 50] [--seconds 15] [--rounds 3] [--hogs 1] [--threads 2]
 
 Starts `stitchserve serve` for digits on a free port of this machine, measures what the dearest stitch can do over HTTP
-(closed loop), then sends images open-loop at `share` of that with Poisson gaps. In the middle third `hogs` processes
-burn a core each. Per second of arrivals it prints what became of them (decode, queue and run in ms) and the server's
-own headroom, drift, processors' busy share and longest queue. `in time` is by the server's clock (from arrival to
-answer), `client` by the sender's, from when a request was due.
+(closed loop), then sends images open-loop at `share` of that with Poisson gaps. `hogs` processes that burn a core each
+come and go: `seconds` without them and `seconds` with them make a round, so that a machine whose speed changes by
+itself is compared with itself. Per second of arrivals it prints what became of them (decode, queue and run in ms) and
+the server's own headroom, drift, processors' busy share and longest queue. `in time` is by the server's clock (from
+arrival to answer), `client` by the sender's, from when a request was due.
 Run it on a machine that is otherwise idle: the sender itself takes some of it, and counts as a stranger to the server.
 """
 
@@ -18,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, quantiles
@@ -163,12 +164,10 @@ class Run:
             await asyncio.sleep(POLL_EVERY)
 
 
-@contextlib.asynccontextmanager
-async def hogs(count: int, after: float, seconds: float) -> AsyncIterator[None]:
-    """Processes that burn a core each, `after` seconds from now, for so long."""
-
-    async def burn() -> None:
-        await asyncio.sleep(after)
+async def hogs(count: int, seconds: float, rounds: int) -> None:
+    """Processes that burn a core each: `seconds` without them, `seconds` with them, in turns."""
+    for _ in range(rounds):
+        await asyncio.sleep(seconds)
         burning = [await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass") for _ in range(count)]
         try:
             await asyncio.sleep(seconds)
@@ -176,14 +175,6 @@ async def hogs(count: int, after: float, seconds: float) -> AsyncIterator[None]:
             for process in burning:
                 process.kill()
                 await process.wait()
-
-    task = asyncio.create_task(burn())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def line(name: str, answers: list[Answer], looks: list[Look], slo: float) -> str:
@@ -211,42 +202,57 @@ def _stages(answer: Answer) -> tuple[float, float, float]:
     return answer.decode, answer.queue, answer.compute
 
 
-def report(run: Run, seconds: float, slo: float) -> bool:
+@dataclass(frozen=True)
+class Phase:
+    """Parts of the run that belong together: from `starts` on, `length` seconds each."""
+
+    name: str
+    starts: list[float]
+    length: float
+
+    def of(self, at: float) -> bool:
+        """Whether that moment belongs to it."""
+        return any(start <= at < start + self.length for start in self.starts)
+
+
+def report(run: Run, seconds: float, rounds: int, slo: float) -> bool:
     """Prints the seconds, the phases and the verdict; whether all of it is as promised."""
-    third = seconds / 3
+    comes = [(2 * number + 1) * seconds for number in range(rounds)]
+    leaves = [start + seconds for start in comes]
+    begins, rest = [0.0, *leaves], seconds - GRACE
     print(f"{'second':>14}   sent in time%  client  p99 ms   top1  MFLOPs decode  queue    run  headr drift  busy wait")
-    for second in range(int(seconds)):
-        mark = " hog" if third <= second < 2 * third else ""
-        print(_row(run, f"{second}{mark}", second, second + 1, slo))
+    for second in range(int(2 * rounds * seconds + seconds)):
+        mark = " hog" if any(start <= second < start + seconds for start in comes) else ""
+        print(_row(run, Phase(f"{second}{mark}", [second], 1), slo))
+    without = Phase("without", [start + GRACE for start in begins], rest)
+    hog = Phase("hog, the rest", [start + GRACE for start in comes], rest)
     print()
-    phases = {
-        "before": (2, third),
-        "hog, first 2 s": (third, third + GRACE),
-        "hog, the rest": (third + GRACE, 2 * third),
-    }
-    phases |= {"after, 2 s": (2 * third, 2 * third + GRACE), "after": (2 * third + GRACE, seconds)}
-    for name, (start, stop) in phases.items():
-        print(_row(run, name, start, stop, slo))
-    level = {name: _flops(run, *span) for name, span in phases.items()}
-    held = mean(a.in_time for a in run.answers if third + GRACE <= a.due < 2 * third)
-    half = (level["before"] + level["hog, the rest"]) / 2
-    fell = next((q / 4 for q in range(80) if _flops(run, third + q / 4, third + (q + 1) / 4) < half), None)
-    rose = next((q / 4 for q in range(80) if _flops(run, 2 * third + q / 4, 2 * third + (q + 1) / 4) > half), None)
-    print(f"\nhalf of the level's fall was there {fell} s after the hog came, half of its rise {rose} s after it left")
+    for phase in (without, Phase("hog, first 2 s", comes, GRACE), hog, Phase("after, 2 s", leaves, GRACE)):
+        print(_row(run, phase, slo))
+    high, low = _flops(run, without), _flops(run, hog)
+    steps = [step / 4 for step in range(int(4 * seconds))]
+    fell = next((at for at in steps if _flops(run, _quarter(comes, at)) < (high + low) / 2), None)
+    rose = next((at for at in steps if _flops(run, _quarter(leaves, at)) > (high + low) / 2), None)
+    held = mean(answer.in_time for answer in run.answers if hog.of(answer.due))
+    print(f"\nlevel {high / 1e6:.1f} MFLOPs without and {low / 1e6:.1f} with the hog: {low / high:.2f}")
+    print(f"half of its fall was there {fell} s after the hog came, half of its rise {rose} s after it left")
     print(f"in time after the hog's first {GRACE:.0f} s: {held * 100:.2f} %")
-    falls, rises = level["hog, the rest"] < 0.95 * level["before"], level["after"] > 0.95 * level["before"]
-    good = held >= PROMISE and falls and rises and fell is not None and fell <= GRACE
+    good = held >= PROMISE and low < high and all(at is not None and at <= GRACE for at in (fell, rose))
     print("as promised" if good else "NOT as promised")
     return good
 
 
-def _row(run: Run, name: str, start: float, stop: float, slo: float) -> str:
-    answers = [answer for answer in run.answers if start <= answer.due < stop]
-    return line(name, answers, [look for look in run.looks if start <= look.at < stop], slo)
+def _quarter(starts: list[float], at: float) -> Phase:
+    return Phase("", [start + at for start in starts], 0.25)
 
 
-def _flops(run: Run, start: float, stop: float) -> float:
-    return mean([a.flops for a in run.answers if start <= a.due < stop and a.status == 200] or [0.0])
+def _row(run: Run, phase: Phase, slo: float) -> str:
+    answers = [answer for answer in run.answers if phase.of(answer.due)]
+    return line(phase.name, answers, [look for look in run.looks if phase.of(look.at)], slo)
+
+
+def _flops(run: Run, phase: Phase) -> float:
+    return mean([answer.flops for answer in run.answers if phase.of(answer.due) and answer.status == 200] or [0.0])
 
 
 async def main(arguments: argparse.Namespace) -> bool:
@@ -265,9 +271,10 @@ async def main(arguments: argparse.Namespace) -> bool:
             )
             await asyncio.sleep(2)  # drift settles
             run = Run(client, images)
-            async with hogs(arguments.hogs, seconds / 3, seconds / 3):
-                await run.replay(rate, seconds, arguments.seed)
-    return report(run, seconds, slo)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(hogs(arguments.hogs, seconds, arguments.rounds))
+                await run.replay(rate, (2 * arguments.rounds + 1) * seconds, arguments.seed)
+    return report(run, seconds, arguments.rounds, slo)
 
 
 if __name__ == "__main__":
@@ -275,7 +282,8 @@ if __name__ == "__main__":
     parser.add_argument("--share", type=float, default=0.3, help="of the dearest stitch's capacity")
     parser.add_argument("--rate", type=float, help="requests/s, instead of a share")
     parser.add_argument("--slo-ms", type=float, default=50)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=15, help="with and without the hog, each")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hogs", type=int, default=1)
     parser.add_argument("--threads", type=int, help="CPU threads of the engine")
     parser.add_argument("--seed", type=int, default=0)
