@@ -30,6 +30,8 @@ class Pace:
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
+        self._ends = np.empty(0)
+        """Rows in so many full batches."""
 
     def decide(self, view: View) -> Decision:
         """The next batch."""
@@ -75,9 +77,13 @@ class Pace:
         queued, most = len(view.waiting) - doomed, self._costs.max_batch
         owed = view.waiting.floor / len(view.waiting)
         # Those of one batch end together: the most urgent of each must wait for all of them.
-        urgent = np.frombuffer(view.waiting.deadlines)[doomed::most]
-        places = np.minimum(np.arange(1, len(urgent) + 1) * most, queued)
-        least = float(((urgent - (view.now + view.pad)) / places).min())
+        shares = np.frombuffer(view.waiting.deadlines)[doomed::most] - (view.now + view.pad)
+        if len(shares) > len(self._ends):
+            self._ends = np.arange(1.0, 2 * len(shares) + 1) * most
+        last = float(shares[-1]) / queued  # whose batch may not be full
+        shares /= self._ends[: len(shares)]
+        shares[-1] = last
+        least = float(np.minimum.reduce(shares))
         surplus = RESERVE * view.safe * least - owed
         return max(0.0, min(view.slack(doomed), rows * (owed + surplus)))
 

@@ -4,7 +4,8 @@
 
 Every round plans one batch of 64 at a moment a microsecond later, so that no round finds the last one's mixture.
 `idle`: all have time; `busy`: the batch gets a mixture; `tight`: the first ones are due; `overload`: 4,000 are lost.
-The memory is that of the queue and of each request without its image, which is 3 x size x size bytes.
+The memory is that of the queue and of each request without its image, which is 3 x size x size bytes. The turns of an
+empty loop say how fast this machine runs Python: how many of them a decision takes depends on it less than its time.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import time
 import tracemalloc
 from dataclasses import dataclass
 from statistics import median
+from timeit import repeat
 
 from lookup_tables.latency import Latency, Measurement
 from lookup_tables.records import Entry, Family, FlopsSource, Preprocessing, Top1Source
@@ -75,7 +77,11 @@ def main() -> None:
             controller.plan(queue, moment + number * 1e-6)
             took.append((time.perf_counter() - start) * 1e6)
         took.sort()
-        print(f"{name:>8}: {median(took):6.1f} us (fastest tenth {took[len(took) // 10]:.1f})")
+        turn = min(repeat("for _ in range(1000): pass", repeat=30, number=1)) * 1e3
+        fast = took[len(took) // 10]
+        print(
+            f"{name:>8}: {median(took):6.1f} us (fastest tenth {fast:.1f}: {fast / turn:.0f} turns of {turn * 1e3:.0f} ns)"
+        )
 
 
 if __name__ == "__main__":
