@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from server.budget import Budget
 from server.connection import CAME
 from server.engine import Image, Ranking
 from server.errors import DeadlinePassed, Infeasible, Overloaded, ServeError
+from server.reading import Reading
 from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
 from server.service import Service
 from server.stages import Stages
@@ -106,8 +107,7 @@ async def answer_image(
     Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
     cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
     """
-    read = partial(serving.decode, body)
-    answer, seconds = await run_image(serving, read, ask, turns)
+    answer, seconds = await run_image(serving, serving.reading(body), ask, turns)
     limit, total = ask.stages.limit, seconds["total"]
     return Classification(
         predictions=_predictions(serving.table, answer.result, ask.top_k),
@@ -126,16 +126,16 @@ async def answer_image(
 
 
 async def run_image(
-    serving: Service, read: Callable[[], Image], ask: Asked, turns: asyncio.Semaphore | None = None
+    serving: Service, read: Reading, ask: Asked, turns: asyncio.Semaphore | None = None
 ) -> tuple[Answer[Ranking], dict[str, float]]:
-    """As `answer_image`, for an image that `read` gives on a thread that decodes -> what the engine says of it.
+    """As `answer_image`, for an image that `read` gives -> what the engine says of it.
 
     With it the seconds that went into decode, queue, compute and total.
     """
     stages = ask.stages
     with serving.front.passing():
         async with turns or nullcontext():
-            image = await asyncio.get_running_loop().run_in_executor(serving.decode_pool, _decode, read, stages)
+            image = await read(stages)
     queued = serving.clock()
     answer = await _run(serving, image, ask)
     now = serving.clock()
@@ -191,13 +191,6 @@ async def _one(
             return await answer_image(serving, *image, turns)
     except ServeError as error:
         return Problem.model_validate(error.problem())
-
-
-def _decode(read: Callable[[], Image], stages: Stages) -> Image:
-    stages.end("decode_wait")
-    image = read()
-    stages.end("decode")
-    return image
 
 
 async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:

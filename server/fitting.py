@@ -1,22 +1,17 @@
 """A picture of any size to what a network takes: the shorter side to size / crop, then the middle size x size.
 
-Two ways there: Pillow's resizing, which is what timm does, and PyTorch's on uint8, which takes less time and is off
-by a grey level here and there (benchmarks/decode).
+Here with Pillow's resizing, which is what timm does; pixels.py has the quicker way.
 """
 
 import math
 
-import torch
 from PIL import Image
-from torch.nn import functional
 
-from lookup_tables.table import Preprocessing
+from lookup_tables.records import Preprocessing
 
-_LONGEST = 4  # times the shorter side: up to here a picture is resized as a whole
+LONGEST = 4
+"""Times the shorter side that a picture may be long to be resized as a whole."""
 _WIDEST_FILTER = 3  # pixels either side, Lanczos
-_SLIGHTLY = 1e-9
-QUICK = ("bilinear", "bicubic")
-"""The filters that PyTorch has for uint8."""
 
 
 def needed(preprocessing: Preprocessing) -> int:
@@ -32,34 +27,7 @@ def scaled(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, in
 
 def is_long(size: tuple[int, int]) -> bool:
     """Whether so much of a picture is cut away that only a part is resized."""
-    return max(size) > _LONGEST * min(size)
-
-
-def resized(pixels: torch.Tensor, size: tuple[int, int], preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 (C, height, width) of a picture of this (width, height) -> as `scaled`, by one of QUICK.
-
-    The pixels may be fewer than the size, by some eighths; the last of a row or column then reaches over the edge.
-    """
-    width, height = scaled(size, preprocessing)
-    if pixels.shape[1:] == (height, width):
-        return pixels
-    covered = (size[1] * _eighths(pixels.shape[1], size[1]), size[0] * _eighths(pixels.shape[2], size[0]))
-    # A bit more, or the size would be rounded down to a pixel less.
-    factors = (height / covered[0] * (1 + _SLIGHTLY), width / covered[1] * (1 + _SLIGHTLY))
-    return functional.interpolate(
-        pixels.unsqueeze(0), scale_factor=factors, mode=preprocessing.interpolation, antialias=True
-    ).squeeze(0)
-
-
-def _eighths(pixels: int, of: int) -> float:
-    """The scale, in eighths rounded down, at which so many pixels are decoded: they are rounded up."""
-    return (8 * pixels // of) / 8
-
-
-def middle(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """(C, height, width) -> the (C, side, side) in the middle, with torchvision's rounding."""
-    left, top = round((pixels.shape[2] - side) / 2), round((pixels.shape[1] - side) / 2)
-    return pixels[:, top : top + side, left : left + side]
+    return max(size) > LONGEST * min(size)
 
 
 def fit(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Bytes of an image file -> uint8 tensor, the way timm's evaluation transform does it.
+"""Bytes of an image file -> pixels, the way timm's evaluation transform does it.
 
 JPEG, PNG, WebP, BMP and the first frame of a GIF, told by their first bytes and read by these five Pillow readers only.
 Pixels become RGB by `Image.convert("RGB")`, as in the loaders of the usual data sets: an alpha channel is dropped, not
@@ -12,10 +12,9 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
@@ -25,7 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from lookup_tables.table import Preprocessing
+from lookup_tables.records import Preprocessing
 from server import jpeg, trimming
 from server.errors import BadImage, TooLarge, UnsupportedType
 from server.fitting import fit
@@ -49,7 +48,6 @@ _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
 }
 _PASSES = 10  # over as many pixels as an image may have: progressive files have about ten scans
 _ROWS = 64  # of 16-bit gray scaled at a time
-_OVERSHOOT = 0.1 * 255  # resampling leaves the range by a few percent, a wrong normalisation by far more
 _FAULTS = (  # what Pillow's readers raise for broken files; Warning for a process that turns warnings into errors
     ArithmeticError,
     AssertionError,
@@ -115,51 +113,36 @@ def check_type(content_type: str | None) -> None:
         raise _unsupported(f"the type {declared[:60]!a}")
 
 
-def decode(body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False) -> torch.Tensor:
-    """A file's bytes -> uint8 (3, size, size) on the CPU: RGB, shorter side to size / crop, centre cropped.
+class Picture(NamedTuple):
+    """`pixels`, uint8 (height, width, 3 or, if gray, 1): as the network takes them, or on their way there.
 
-    Equal to timm's evaluation transform, not normalised; up to rounding where one side is over four times the other. A
-    JPEG may differ by some grey levels, unless `exact`.
+    Where they are on their way, `size` is the (width, height) of the whole picture, which they may have fewer than, and
+    `orientation` what its EXIF says.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int] | None = None
+    orientation: int = 1
+
+
+def read(body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False) -> Picture:
+    """A file's bytes -> its pixels; those of a JPEG are left as its decoder has them, unless they are to be `exact`.
+
     Raises UnsupportedType for another format, TooLarge past `limits` (pixels by the header, before any is decoded),
     BadImage for an empty, truncated or corrupt file.
     """
-    read = _read(body, limits, None if exact else preprocessing)
-    if isinstance(read, torch.Tensor):
-        return read
-    picture = fit(read, preprocessing)
-    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-
-
-def from_pixels(pixels: NDArray[Any], preprocessing: Preprocessing) -> torch.Tensor:
-    """Pixels that came decoded, (3, size, size) -> the same as uint8.
-
-    float32 ones are normalised as `preprocessing` says; each becomes the nearest of the 256 values that it can be: what
-    was computed from 8-bit pixels is what it was. BadImage for values that no pixel has.
-    """
-    if pixels.dtype == np.uint8:
-        return torch.from_numpy(np.array(pixels))
-    std, mean = (np.array(of, np.float32).reshape(3, 1, 1) for of in (preprocessing.std, preprocessing.mean))
-    with np.errstate(all="ignore"):  # what is not finite is refused
-        levels = (pixels * std + mean) * 255
-    if not (levels.min() >= -_OVERSHOOT and levels.max() <= 255 + _OVERSHOOT):  # not a number is neither
-        raise BadImage(
-            f"normalised values are not finite, or those of no pixel; from RGB in 0..1 subtract "
-            f"{list(preprocessing.mean)}, then divide by {list(preprocessing.std)}"
-        )
-    return torch.from_numpy(np.rint(levels).clip(0, 255).astype(np.uint8))
-
-
-def _read(body: bytes, limits: Limits, quickly: Preprocessing | None) -> Image.Image | torch.Tensor:
-    """The one boundary around readers -> an upright picture, gray or RGB; where it goes `quickly`, what it becomes."""
     _check_bytes(body, limits)
     kind = _format(body)
     try:
-        return _load(kind, body, limits, quickly)
+        found = _load(kind, body, limits, None if exact else preprocessing)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise TooLarge("the image has too many pixels", max_pixels=limits.max_pixels) from error
     except _FAULTS as error:
         raise BadImage(f"the {kind.reader.format} image is truncated or corrupt") from error
+    if isinstance(found, Picture):
+        return found
+    small = fit(found, preprocessing)
+    return Picture(np.array(small if small.mode == "RGB" else small.convert("RGB")))
 
 
 def _check_bytes(body: bytes, limits: Limits) -> None:
@@ -177,7 +160,7 @@ def _format(body: bytes) -> _Format:
     raise _unsupported("the format of the body")
 
 
-def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | None) -> Image.Image | torch.Tensor:
+def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | None) -> Image.Image | Picture:
     if kind.reader is WebPImageFile:
         _check_pixels(_webp_size(body), limits.max_webp_pixels, "a WebP may have; send a smaller picture, or a JPEG")
     trimmed = kind.trim(body)
@@ -185,17 +168,18 @@ def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | N
     _check_pixels(picture.size, limits.max_pixels, "an image may have; send a smaller picture")
     if kind.reader is JpegImageFile:
         _check_passes(picture.size, trimmed.scans, limits)
-    turn = _TURNS.get(_orientation(trimmed.exif))
-    if quickly and isinstance(picture, JpegImageFile):
-        small = jpeg.decode(trimmed.body, picture.size, turn, quickly)
-        if small is not None:
-            return small
+    orientation = _orientation(trimmed.exif)
+    if quickly and isinstance(picture, JpegImageFile) and jpeg.is_for(picture.size, quickly):
+        pixels = jpeg.read(trimmed.body, jpeg.least(quickly))
+        if pixels is not None:
+            return Picture(pixels, picture.size, orientation)
     if any(tile[0] == "bmp_rle" for tile in picture.tile):
         # Pillow decodes these in Python, a pixel at a time and with the interpreter's lock held.
         raise _unsupported("run-length encoding in a BMP file")
     picture.load()
     plain = _plain(picture)
     del picture  # before another copy is made
+    turn = _TURNS.get(orientation)
     return plain if turn is None else plain.transpose(turn)
 
 

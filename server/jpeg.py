@@ -1,36 +1,32 @@
-"""JPEG, the quick way: libjpeg-turbo makes the picture smaller while it decodes, PyTorch does the rest."""
+"""JPEG, the quick way: libjpeg-turbo makes the picture smaller while it decodes; what is left pixels.py does."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
-from lookup_tables.table import Preprocessing
-from server.fitting import QUICK, is_long, middle, needed, resized
+from lookup_tables.records import Preprocessing
+from server.fitting import LONGEST, is_long, needed
 
 SPARE = 2
 """Times the pixels needed that the decoder leaves at least: at once, the mean difference is seven times as large."""
+QUICK = ("bilinear", "bicubic")
+"""The filters that PyTorch has for uint8."""
 _COLOURS = {"YCbCr": "RGB", "RGB": "RGB", "Gray": "GRAY"}
 
 
-def decode(
-    body: bytes, size: tuple[int, int], turn: Image.Transpose | None, preprocessing: Preprocessing
-) -> torch.Tensor | None:
-    """A file's bytes -> uint8 (3, size, size), after this `turn`; `size` is what its header says, in bounds already.
+def is_for(size: tuple[int, int], preprocessing: Preprocessing) -> bool:
+    """Whether a picture of this (width, height) may be read so: not where it is long, or for another filter."""
+    return preprocessing.interpolation in QUICK and not is_long(size)
 
-    None where this is not the way: for long pictures, other filters than QUICK, and where `read` gives none.
-    """
-    if is_long(size) or preprocessing.interpolation not in QUICK:
-        return None
-    pixels = read(body, SPARE * needed(preprocessing))
-    if pixels is None:
-        return None
-    small = resized(torch.from_numpy(pixels).permute(2, 0, 1), size, preprocessing)
-    if turn is not None:
-        planes = [np.asarray(Image.fromarray(plane).transpose(turn)) for plane in small.contiguous().numpy()]
-        small = torch.from_numpy(np.stack(planes))
-    return middle(small, preprocessing.size).expand(3, -1, -1).contiguous()
+
+def most_bytes(preprocessing: Preprocessing) -> int:
+    """Bytes of the largest picture that `read` gives, of those that are not beyond an eighth of their size."""
+    return 3 * LONGEST * (2 * least(preprocessing)) ** 2
+
+
+def least(preprocessing: Preprocessing) -> int:
+    """Pixels that both sides are to keep."""
+    return SPARE * needed(preprocessing)
 
 
 def read(body: bytes, least: int) -> NDArray[np.uint8] | None:

@@ -13,10 +13,11 @@ from lookup_tables.table import LookupTable
 from server import budget as budgets
 from server.batcher import Answer
 from server.budget import GRAMMAR, Budget
-from server.engine import MOST_CLASSES, Image, Ranking
+from server.engine import MOST_CLASSES, Ranking
 from server.errors import BadBudget, BadRequest, UnknownModel
 from server.form import MOST_IMAGES
-from server.images import from_pixels
+from server.pixels import from_pixels
+from server.reading import Reading
 from server.schemas import percent
 from server.service import Service
 from server.tensors import CLASSIFIED, INPUTS, OUTPUTS, Datatype, Output, OutputName, Parameters, Pixels, Wanted
@@ -114,12 +115,11 @@ def _configured(name: str, kind: Datatype, shape: list[int]) -> dict[str, object
     return whole | {"name": name, "data_type": f"TYPE_{'STRING' if kind == 'BYTES' else kind}", "dims": shape or [1]}
 
 
-def reader(serving: Service, image: bytes | Pixels) -> Callable[[], Image]:
-    """What makes of one image what the engine takes, on a thread that decodes."""
-    preprocessing = serving.table.family.preprocessing
+def reader(serving: Service, image: bytes | Pixels) -> Reading:
+    """What makes of one image what the engine takes."""
     if isinstance(image, bytes):
-        return partial(serving.decode, image)
-    return partial(from_pixels, image, preprocessing)
+        return serving.reading(image)
+    return partial(serving.on_thread, partial(from_pixels, image, serving.table.family.preprocessing))
 
 
 def outputs(

@@ -1,7 +1,9 @@
 """How much of the machine is ours: what others take of its time and memory lowers it, what we take does not."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,8 +19,8 @@ MIN_MEMORY = 256_000_000  # bytes
 class Reading(NamedTuple):
     """What was used by a moment, in CPU seconds, and what memory was left then, in bytes.
 
-    `ours` is this process's time, `busy` everybody's on the `processors` that this process may be scheduled on;
-    `quotas` are the limits that hold beside those.
+    `ours` is the time of this process and its helpers, `busy` everybody's on the `processors` that this process may be
+    scheduled on; `quotas` are the limits that hold beside those.
     """
 
     moment: float
@@ -55,9 +57,13 @@ class Load:
 
 
 class Machine:
-    """Reads processor times and memory as the operating system and the cgroups count them."""
+    """Reads processor times and memory as the operating system and the cgroups count them.
 
-    def __init__(self) -> None:
+    What `helpers`, processes by their ids, use is ours; they are children of this one.
+    """
+
+    def __init__(self, helpers: Collection[int] = ()) -> None:
+        self._helpers = helpers
         self._cgroups = Cgroups()
 
     def read(self) -> Reading:
@@ -68,12 +74,22 @@ class Machine:
         left, inside = psutil.virtual_memory().available, self._cgroups.memory_left()
         return Reading(
             moment=time.monotonic(),
-            ours=time.process_time(),
+            ours=time.process_time() + self._helped(),
             busy=sum(map(_busy, mine)),
             processors=len(mine),
             quotas=self._cgroups.quotas(),
             memory=left if inside is None else min(left, inside),
         )
+
+    def _helped(self) -> float:
+        """CPU seconds of the helpers, those of earlier ones included."""
+        times = os.times()
+        seconds = times.children_user + times.children_system
+        for process in self._helpers:
+            with suppress(psutil.Error):  # it has just gone
+                used = psutil.Process(process).cpu_times()
+                seconds += used.user + used.system
+        return seconds
 
 
 class Monitor:

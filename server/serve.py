@@ -3,10 +3,8 @@
 import asyncio
 import gc
 import logging
-import math
 import os
 import resource
-import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,18 +12,18 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from functools import partial
 from importlib.metadata import version
 from pkgutil import resolve_name
-from types import FrameType
-from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from server import logs
 from server.app import Beside, create_app
-from server.connection import Connection
-from server.listening import addresses, bound, listen, waiting
+from server.frontends import FrontEnds
+from server.leaving import Leaving, configuration
+from server.listening import addresses, bound, listen
 from server.service import Service
 from server.settings import Settings
+from server.stopping import Stopping
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +31,12 @@ OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTHER_FILES = 100  # open files beside the connections: the model's, the log's, ...
 
 
-class Server(uvicorn.Server):
+class Server(Leaving):
     """Uvicorn that is first not ready, then refuses, then finishes what is in flight, and exits with 0."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self.service = service
+        self.stopping = Stopping(service, lambda: len(self.server_state.tasks), self._finish)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where; uvicorn says it of sockets that it has bound itself."""
@@ -47,52 +45,12 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT here; unlike uvicorn's own, do not raise them again at the end: exit with 0."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
+        """They tell it to stop."""
+        with self.stopping.signals():
             yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """The first signal drains; a second one leaves at once, and so does the first where nothing can be answered."""
-        if self.service.draining or not self.service.healthy():
-            log.warning("leaving at once, with %d requests unanswered", len(self.server_state.tasks))
-            logging.shutdown()
-            # Not by way of the event loop: it would tell of every request that is cut off, and wait for the batch.
-            os._exit(0)
-        self.service.draining = True
-        log.info("told to stop: not ready, still serving for %g s", self.service.settings.drain_delay_s)
-        asyncio.get_running_loop().call_later(self.service.settings.drain_delay_s, self._refuse)
-
-    def _refuse(self) -> None:
-        log.info("refusing new requests, finishing %d", len(self.server_state.tasks))
-        self.service.refuse()
+    def _finish(self) -> None:
         self.should_exit = True
-        self.service.gone_by = self.service.clock() + self.service.settings.drain_timeout_s
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does, which closes the sockets; first whoever has reached them is let in, to be answered."""
-        clients = [client for each in sockets or [] for client in waiting(each)]
-        for server in self.servers:
-            server.close()  # now: whoever came between would be sent away without a word
-        telling = asyncio.create_task(self._let_in(clients))
-        await super().shutdown(sockets)
-        await telling
-
-    async def _let_in(self, clients: list[socket.socket]) -> None:
-        loop = asyncio.get_running_loop()
-        for client in clients:
-            await loop.connect_accepted_socket(self._connection, client, ssl=self.config.ssl)
-        for connection in list(self.server_state.connections):  # these, and who came in the same moment
-            connection.shutdown()
-
-    def _connection(self) -> asyncio.Protocol:
-        kind = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 class Serve(Settings):
@@ -109,7 +67,11 @@ class Serve(Settings):
             finish_traces = start_traces(app, self.otel_endpoint)
             gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
             listen(sockets)
-            Server(configuration(app, self), app.state.service).run(sockets)
+            if self.frontends:
+                with asyncio.Runner(loop_factory=configured(app, self).get_loop_factory()) as runner:
+                    runner.run(serve_behind(app, sockets, self.frontends))
+            else:
+                Server(configured(app, self), app.state.service).run(sockets)
         finish_traces()
         log.info("stopped")
 
@@ -140,27 +102,27 @@ async def _all(besides: list[Beside], service: Service) -> AsyncIterator[None]:
         yield
 
 
-def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves the application."""
-    protocol = partial(
-        Connection,
+async def serve_behind(app: FastAPI, sockets: list[socket.socket], count: int) -> None:
+    """Serve the application by so many front ends, until told to stop."""
+    service: Service = app.state.service
+    front_ends = FrontEnds(app, service, sockets, count)
+    with Stopping(service, lambda: front_ends.unanswered, front_ends.stop).signals():
+        async with app.router.lifespan_context(app):
+            log.info("serving on %s", " ".join(addresses(sockets, tls=service.settings.tls_cert is not None)))
+            await front_ends.run()
+
+
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application in this process."""
+    return configuration(
+        app,
         most=settings.max_connections,
         patience=settings.header_timeout_s,
         on_refusal=app.state.service.metrics.count_refusal,
-    )
-    return uvicorn.Config(
-        app,
-        http=cast(type[asyncio.Protocol], protocol),  # all that is asked of it is to be called
-        ws="none",
-        lifespan="on",
-        access_log=False,  # ours has no queries
-        log_config=None,
-        proxy_headers=bool(settings.forwarded_allow_ips),
-        forwarded_allow_ips=list(settings.forwarded_allow_ips),
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+        drain=settings.drain_timeout_s,
+        proxies=settings.forwarded_allow_ips,
+        cert=settings.tls_cert,
+        key=settings.tls_key,
     )
 
 

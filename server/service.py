@@ -8,10 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from lookup_tables.table import Entry, LookupTable, TableError, folder
+from server import gauges
 from server.admission import Limiter
 from server.allowance import Allowed
 from server.batcher import Answer, Batcher
@@ -19,12 +19,14 @@ from server.body import Bodies
 from server.controller import POLICIES, Controller, Plan
 from server.engine import Engine, Image, Ranking
 from server.front import Front
-from server.images import Limits, decode
-from server.latencies import age, table_for
+from server.images import Limits
+from server.latencies import table_for
 from server.metrics import Metrics
-from server.monitor import Monitor
+from server.monitor import Machine, Monitor
 from server.nvml import Gpu, GpuWatch
+from server.pixels import decode
 from server.rates import Bucket, Rate, Rates
+from server.reading import Reading, elsewhere
 from server.settings import Settings
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
@@ -55,8 +57,7 @@ class Service:
     ) -> None:
         self.settings, self.engine, self.table, self.clock = settings, engine, table, clock
         limits, exact = Limits(settings.max_bytes, settings.max_pixels), settings.decode == "exact"
-        self.decode = partial(decode, preprocessing=table.family.preprocessing, limits=limits, exact=exact)
-        """An image file's bytes -> what the engine takes; on a thread that decodes."""
+        self._decode = partial(decode, preprocessing=table.family.preprocessing, limits=limits, exact=exact)
         self.controller = Controller(
             table,
             max_batch=settings.max_batch,
@@ -69,7 +70,10 @@ class Service:
         self.rates = Rates(Rate.of(settings.anonymous_rate, settings.anonymous_burst))
         self.bodies = Bodies(settings.max_body_bytes_in_flight)
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
-        self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None)
+        self.helpers: set[int] = set()
+        """Processes that work for this one, by their ids."""
+        machine = Machine(self.helpers)
+        self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None, machine.read)
         self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
         self.front = Front(clock)
@@ -93,7 +97,23 @@ class Service:
         self.on_answer: Callable[[Stages, Answer[Ranking]], object] = lambda *_: None
         """Told of each image that is answered."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._show_gauges()
+        gauges.show(self)
+
+    def reading(self, body: bytes) -> Reading:
+        """How the image in a file's bytes is read for the request that is being answered."""
+        other = elsewhere.get()
+        return partial(other.read, body) if other else partial(self.on_thread, partial(self._decode, body))
+
+    async def on_thread(self, read: Callable[[], Image], stages: Stages) -> Image:
+        """What `read` gives on a thread that decodes; where the deadline passes before its turn comes, it has none."""
+
+        def work() -> Image:
+            stages.end("decode_wait")
+            image = read()
+            stages.end("decode")
+            return image
+
+        return await asyncio.get_running_loop().run_in_executor(self.decode_pool, work)
 
     def headroom(self) -> float:
         """The share of the device that others leave to us."""
@@ -192,54 +212,10 @@ class Service:
             self.monitor.sample()
             await asyncio.sleep(SAMPLE_EVERY)
 
-    def _show_gauges(self) -> None:
-        gauge = self.metrics.gauge
-        gauge("front_seconds", "Until one more image would be in the queue", lambda: self.front.wait)
-        gauge("reply_seconds", "From the end of a batch to an answer, usually", lambda: self.front.reply)
-        gauge("queue_depth", "Requests waiting for the engine", lambda: self.batcher.queued)
-        gauge("queue_oldest_seconds", "Since the request that waits longest does", lambda: self.batcher.oldest)
-        gauge("requests_inside", "Requests admitted and not yet answered", lambda: self.limiter.inside)
-        gauge("bodies_arriving", "Requests whose body is on its way in", lambda: len(self.bodies.arriving))
-        gauge("body_bytes", "Bytes of requests' bodies in memory", lambda: self.bodies.held)
-        gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", self._level_flops)
-        ours = self.controller
-        gauge("drift_ratio", "Observed over profiled latency", lambda: ours.drift.center)
-        gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: ours.drift.upper)
-        gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: ours.drift.margin.pad)
-        gauge("promised_miss_ratio", "Share of batches that may take longer than planned", self._promised)
-        gauge(
-            "observed_miss_ratio",
-            "Share of batches that took longer than planned",
-            lambda: ours.drift.margin.missed,
-        )
-        gauge("predicted_drain_seconds", "Until all inside could be answered", self.drain)
-        gauge("headroom_ratio", "Share of the machine that others leave to this server", self.headroom)
-        gauge("profile_age_seconds", "Since the day on which latencies were measured", lambda: age(self.table.latency))
-        gauge("ready", "1 when requests are welcome", lambda: float(self.ready()))
-        self.metrics.show_load(lambda: self.monitor.load, self.settings.min_memory_bytes)
-        self.metrics.show_mixed(self.engine.mixed)
-        if staged := self.engine.staged:
-            self.metrics.show_staged(staged.graphs, staged.buckets)
-        self.metrics.build.info(
-            {
-                "version": version("stitchserve"),
-                "torch": version("torch"),
-                "family": self.table.family.name,
-                "device": self.engine.device_slug,
-                "dtype": self.engine.precision.variant.name,
-            }
-        )
-
-    def _promised(self) -> float | None:
-        return self.controller.drift.margin.miss_probability
-
     def drain(self) -> float:
         """Seconds until all inside could be answered, by the cheapest stitches that their budgets admit."""
         waiting = self.limiter.floor - self.batcher.running_floor
         return self.batcher.running + self.controller.drain_seconds(waiting, self.headroom())
-
-    def _level_flops(self) -> float:
-        return self.controller.level.flops
 
 
 def _tell_of_death(dispatch: asyncio.Task[None]) -> None:

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
         le=256,
         description="threads that decode images, each with up to 8 bytes of memory per pixel of max_pixels",
     )
+    frontends: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="processes that speak HTTP and decode, each with decode_threads, beside the engine's; 0: it does",
+    )
     max_bytes: int = Field(10_000_000, ge=1, description="largest body, in bytes")
     max_form_bytes: int = Field(100_000_000, ge=1, description="largest form of several images, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, in pixels; a WebP may have half as many")

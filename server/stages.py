@@ -37,9 +37,12 @@ class Stages:
         """When it is late, by the clock."""
         return self.arrived + self.limit
 
-    def end(self, stage: Stage) -> None:
-        """Count the time since the last end to this stage. Raises DeadlinePassed where it is too late for the next."""
-        now = self._clock()
+    def end(self, stage: Stage, at: float | None = None) -> None:
+        """Count the time since the last end to this stage, which ended now, or `at` a moment before by the clock.
+
+        Raises DeadlinePassed where it is too late for the next.
+        """
+        now = self._clock() if at is None else at
         self.seconds[stage] += now - self._last
         self._last = now
         if now >= self.deadline:

@@ -5,7 +5,6 @@ What is asked goes the way of POST /classify: the same permits, deadlines, tenan
 
 import asyncio
 import math
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,12 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from server.answering import Asked, arrival, asked, decode_turns, let_in, refusals_counted, run_image
 from server.batcher import Answer
-from server.engine import Image, Ranking
+from server.engine import Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
 from server.models import PLATFORM, VERSION, budget_of, configuration, metadata, names, outputs, reader
 from server.openapi import INFERENCE, REFUSALS_V2
 from server.rates import Bucket
+from server.reading import Reading
 from server.routes import Serving, Whose, charge, livez, readyz, refuse_if_stopping, unless_gone
 from server.service import Service
 from server.tenants import Tenant
@@ -166,9 +166,9 @@ async def answers_to(serving: Service, sender: Sender, name: str, inference: Inf
 async def _run_all(serving: Service, inference: Inference, asks: list[Asked]) -> list[Answer[Ranking]]:
     turns = decode_turns(serving) if len(asks) > 1 else None
 
-    async def one(place: ExitStack, read_image: Callable[[], Image], ask: Asked) -> Answer[Ranking]:
+    async def one(place: ExitStack, reading: Reading, ask: Asked) -> Answer[Ranking]:
         with place:
-            answer, _ = await run_image(serving, read_image, ask, turns)
+            answer, _ = await run_image(serving, reading, ask, turns)
             return answer
 
     for ask in asks:

@@ -79,9 +79,8 @@ def main() -> None:
         took.sort()
         turn = min(repeat("for _ in range(1000): pass", repeat=30, number=1)) * 1e3
         fast = took[len(took) // 10]
-        print(
-            f"{name:>8}: {median(took):6.1f} us (fastest tenth {fast:.1f}: {fast / turn:.0f} turns of {turn * 1e3:.0f} ns)"
-        )
+        turns = f"{fast / turn:.0f} turns of {turn * 1e3:.0f} ns"
+        print(f"{name:>8}: {median(took):6.1f} us (fastest tenth {fast:.1f}: {turns})")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from PIL import Image
 import stitching
 from lookup_tables.table import LookupTable, Preprocessing, folder
 from server.engine import Engine
-from server.images import Limits, decode
+from server.images import Limits
+from server.pixels import decode
 from stitching.data import open_data
 
 SIZES = ((500, 375), (4000, 3000))

@@ -11,7 +11,8 @@ from PIL import Image
 from benchmarks.fuzz.target import Target
 from lookup_tables.table import Preprocessing
 from server.errors import BadImage, TooLarge, UnsupportedType
-from server.images import Limits, decode
+from server.images import Limits
+from server.pixels import decode
 
 SMALL = Preprocessing(size=8, crop=1.0, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.fuzz.images import SMALL
 from benchmarks.fuzz.target import Target
 from server.errors import BadImage, BadRequest
-from server.images import from_pixels
+from server.pixels import from_pixels
 from server.tensors import MOST_IMAGES, Inference, header_length, read
 
 SIZE = 4  # pixels a side

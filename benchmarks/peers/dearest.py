@@ -6,7 +6,8 @@ from torch import Tensor
 
 from lookup_tables.table import LookupTable, folder
 from server.engine import Engine
-from server.images import Limits, decode
+from server.images import Limits
+from server.pixels import decode
 
 FAMILY, THREADS = "digits", 1
 

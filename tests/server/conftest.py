@@ -13,7 +13,7 @@ import uvicorn
 
 from server.app import Beside, application, nothing
 from server.listening import addresses, bound
-from server.serve import configuration
+from server.serve import configured
 from server.service import Service, build
 from server.settings import Settings
 
@@ -46,7 +46,7 @@ class Listening(uvicorn.Server):
 
 def run(service: Service, beside: Beside = nothing) -> Iterator[Running]:
     """The service behind uvicorn in a thread, until the caller is done."""
-    server = Listening(configuration(application(service, beside), service.settings))
+    server = Listening(configured(application(service, beside), service.settings))
     with bound("127.0.0.1", 0) as sockets:
         (url,) = addresses(sockets)
         thread = threading.Thread(target=server.run, args=[sockets], daemon=True)

@@ -65,7 +65,7 @@ def started(cache: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     process.process.wait()
 
 
-@pytest.mark.parametrize("started", [()], indirect=True)
+@pytest.mark.parametrize("started", [(), ("--frontends", "2")], indirect=True)
 def test_sigterm_finishes_what_is_in_flight_and_exits_0(started: Process, sample: bytes) -> None:
     with socket.create_connection(("127.0.0.1", started.port)) as client:
         client.settimeout(60)

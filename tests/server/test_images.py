@@ -14,7 +14,8 @@ from timm.data import create_transform
 from lookup_tables.table import Preprocessing
 from server import jpeg
 from server.errors import BadImage
-from server.images import Limits, decode, from_pixels
+from server.images import Limits
+from server.pixels import decode, from_pixels
 
 SMALL = Preprocessing(size=8, crop=1.0, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 DEIT = Preprocessing(size=224, crop=0.9, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

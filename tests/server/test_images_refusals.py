@@ -15,7 +15,8 @@ from PIL import Image
 
 from lookup_tables.table import Preprocessing
 from server.errors import BadImage, ServeError, TooLarge, UnsupportedType
-from server.images import ACCEPTED, Limits, check_type, decode, ignore_pillow_warnings
+from server.images import ACCEPTED, Limits, check_type, ignore_pillow_warnings
+from server.pixels import decode
 
 SMALL = Preprocessing(size=8, crop=1.0, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 LIMITS = Limits()

@@ -14,7 +14,8 @@ from PIL import Image
 from lookup_tables.table import Preprocessing
 from server import trimming
 from server.errors import BadImage, TooLarge
-from server.images import Limits, decode
+from server.images import Limits
+from server.pixels import decode
 from server.trimming import MOST_JUNK, MOST_PARTS, MOST_SCANS, MOST_TABLES
 
 SMALL = Preprocessing(size=8, crop=1.0, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

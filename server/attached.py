@@ -1,0 +1,193 @@
+"""One front end, seen from the engine's process: the application answers its requests, and it decodes for them."""
+
+import asyncio
+import json
+import socket
+from collections import deque
+from itertools import count
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from server import errors
+from server.channel import Channel, Kind
+from server.connection import CAME
+from server.engine import Image
+from server.errors import InternalError, ServeError, Unavailable
+from server.frontend import ASKED
+from server.images import Picture
+from server.pixels import finish
+from server.reading import elsewhere
+from server.service import Service
+from server.shared import Shared
+from server.stages import Stages
+
+AT_ONCE = 128 * 128 * 3  # bytes of a picture that is finished here rather than on a thread: a thread takes longer
+LOST = "the front end that this request came by has ended"
+
+
+class Incoming:
+    """One request: the messages that its application receives. `more` asks the front end for more of its body."""
+
+    def __init__(self, front: "Attached", number: int) -> None:
+        self._front, self._number = front, number
+        self._messages: deque[Message] = deque()
+        self._came = asyncio.Event()
+        self.gone = False
+        self.received = 0
+        """Bytes of its body."""
+
+    def body(self, more: bool, body: bytes) -> None:
+        """A part of its body."""
+        self.received += len(body)
+        self._messages.append({"type": "http.request", "body": body, "more_body": more})
+        self._came.set()
+
+    def leave(self) -> None:
+        """Its client has left, or its front end."""
+        self.gone = True
+        self._came.set()
+
+    async def receive(self) -> Message:
+        """As ASGI has it."""
+        while not self._messages:
+            if self.gone:
+                return {"type": "http.disconnect"}
+            self._came.clear()
+            await self._came.wait()
+        message = self._messages.popleft()
+        if message["more_body"]:
+            self._front.channel.send(Kind.MORE, self._number)
+        return message
+
+
+class Attached:
+    """A front end on a socket, with memory that it writes pictures to."""
+
+    def __init__(self, app: ASGIApp, service: Service, memory: Shared, connected: socket.socket) -> None:
+        self._app, self._service, self._memory, self.socket = app, service, memory, connected
+        self.channel = Channel(self._take, self._on_lost)
+        self.open: dict[int, Incoming] = {}
+        self.gone = asyncio.Event()
+        """Set when it has ended."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+        self._reading: dict[int, asyncio.Future[dict[str, Any]]] = {}
+
+    def stop(self) -> None:
+        """Tell it to let nobody in and to end when all are answered."""
+        self.channel.send(Kind.STOP, 0)
+
+    async def read(self, number: int, body: bytes, stages: Stages) -> Image:
+        """What that request's image, a file's bytes, becomes for the engine."""
+        loop, reading = asyncio.get_running_loop(), next(self._numbers)
+        whole = number in self.open and self.open[number].received == len(body)
+        found = self._reading[reading] = loop.create_future()
+        if self.channel.closed:
+            raise Unavailable(LOST)
+        asked = ASKED.pack(stages.deadline, number if whole else 0)
+        self.channel.send(Kind.DECODE, reading, asked, b"" if whole else body)
+        try:
+            said = await found
+        except asyncio.CancelledError:
+            self.channel.send(Kind.DROP, reading)
+            raise
+        finally:
+            del self._reading[reading]
+        try:
+            stages.end("decode_wait", said["began"])
+            if "error" in said:
+                raise _error(said)
+            picture = Picture(
+                self._memory.pixels(said["place"], tuple(said["shape"])),
+                tuple(said["size"]) if said["size"] else None,
+                said["orientation"],
+            )
+            preprocessing = self._service.table.family.preprocessing
+            if picture.pixels.nbytes <= AT_ONCE:
+                image = finish(picture, preprocessing)
+            else:
+                image = await loop.run_in_executor(self._service.decode_pool, finish, picture, preprocessing)
+        finally:
+            if "place" in said:
+                self.channel.send(Kind.FREE, said["place"])
+        stages.end("decode")
+        return image
+
+    def _take(self, kind: Kind, number: int, payload: bytes) -> None:
+        if kind is Kind.OPEN:
+            incoming = self.open[number] = Incoming(self, number)
+            task = asyncio.create_task(self._answer(number, incoming, json.loads(payload)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif kind is Kind.BODY and number in self.open:
+            self.open[number].body(payload[0] > 0, payload[1:])
+        elif kind is Kind.GONE and number in self.open:
+            self.open[number].leave()
+        elif kind is Kind.READ:
+            said, found = json.loads(payload), self._reading.get(number)
+            if found and not found.done():
+                found.set_result(said)
+            elif "place" in said:
+                self.channel.send(Kind.FREE, said["place"])
+        elif kind is Kind.TOLD:
+            self._service.metrics.count_refusal(number)
+
+    def _on_lost(self) -> None:
+        for incoming in self.open.values():
+            incoming.leave()
+        for found in self._reading.values():
+            if not found.done():
+                found.set_exception(Unavailable(LOST))
+        self.gone.set()
+
+    async def _answer(self, number: int, incoming: Incoming, head: dict[str, Any]) -> None:
+        """One request, from its head to the end of its answer."""
+        elsewhere.set(Reader(self, number))
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+                self.channel.send(Kind.START, number, json.dumps([message["status"], pairs]).encode())
+            else:
+                more = b"\1" if message.get("more_body", False) else b"\0"
+                self.channel.send(Kind.DATA, number, more, message.get("body", b""))
+            await self.channel.drain()
+
+        try:
+            await self._app(_scope(head), incoming.receive, send)
+        finally:
+            del self.open[number]
+            self.channel.send(Kind.CUT, number)
+
+
+class Reader:
+    """Reads the images of one request where its client is connected."""
+
+    def __init__(self, front: Attached, number: int) -> None:
+        self._front, self._number = front, number
+
+    async def read(self, body: bytes, stages: Stages) -> Image:
+        """As a `Reading` does."""
+        return await self._front.read(self._number, body, stages)
+
+
+def _scope(head: dict[str, Any]) -> Scope:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "root_path": "",
+        "state": {} if head[CAME] is None else {CAME: head[CAME]},
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["headers"]],
+        **{name: head[name] for name in ("method", "path", "scheme", "http_version")},
+        **{name: head[name] and tuple(head[name]) for name in ("client", "server")},
+        **{name: head[name].encode("latin-1") for name in ("raw_path", "query_string")},
+    }
+
+
+def _error(said: dict[str, Any]) -> ServeError:
+    """What a front end found wrong with an image; `InternalError` for what no image can have."""
+    kind = getattr(errors, said["error"], None)
+    if isinstance(kind, type) and issubclass(kind, ServeError):
+        return kind(said["detail"], **said["extra"])
+    return InternalError(said["detail"])

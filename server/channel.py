@@ -1,0 +1,115 @@
+"""What a front end and the engine's process say to each other: numbered frames on a socket between the two."""
+
+import asyncio
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+from typing import cast
+
+
+class Kind(IntEnum):
+    """What a frame is; its number is that of the request, or of the reading, that it belongs to."""
+
+    OPEN = 0
+    """From a front end, as all up to TOLD: a request's head, as JSON."""
+    BODY = 1
+    """A part of its body, after a byte that says whether more comes."""
+    GONE = 2
+    """Its client has left."""
+    READ = 3
+    """What came of a reading, as JSON."""
+    TOLD = 4
+    """A connection was answered in the application's place: the number is the status."""
+    MORE = 5
+    """From the engine's process, as all that follow: one more part of a body may come."""
+    START = 6
+    """Status and headers of an answer, as JSON."""
+    DATA = 7
+    """A part of its body, after a byte that says whether more comes."""
+    CUT = 8
+    """There will be no more of it."""
+    DECODE = 9
+    """An image is to be read: its deadline and its request, and the image where it is not that request's body."""
+    DROP = 10
+    """Nobody waits for a reading any more."""
+    FREE = 11
+    """A place in the memory that both share, whose number this is, is free again."""
+    STOP = 12
+    """Take no more clients, answer the others, and go."""
+
+
+_HEAD = struct.Struct("<IBI")
+
+
+class Channel(asyncio.Protocol):
+    """One end. `take` is called with each frame that comes, `lost` when the other end has gone.
+
+    What is sent in one turn of the event loop leaves together.
+    """
+
+    def __init__(self, take: Callable[[Kind, int, bytes], object], lost: Callable[[], object]) -> None:
+        self._take, self._lost = take, lost
+        self._transport: asyncio.Transport | None = None
+        self._came, self._leaving = bytearray(), bytearray()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent."""
+        return self._transport is None or self._transport.is_closing()
+
+    def send(self, kind: Kind, number: int, *parts: bytes) -> None:
+        """Send a frame; without effect where the other end has gone."""
+        if self.closed:
+            return
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._leaving += _HEAD.pack(sum(map(len, parts)), kind, number)
+        for part in parts:
+            self._leaving += part
+
+    async def drain(self) -> None:
+        """Wait while the other end is slow to take what was sent."""
+        await self._writable.wait()
+
+    def close(self) -> None:
+        """End it."""
+        if self._transport:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It stands."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The other end has gone."""
+        self._writable.set()
+        self._lost()
+
+    def pause_writing(self) -> None:
+        """The other end is slow."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Any number of bytes of frames."""
+        came = self._came
+        came += data
+        at = 0
+        while len(came) - at >= _HEAD.size:
+            length, kind, number = _HEAD.unpack_from(came, at)
+            end = at + _HEAD.size + length
+            if len(came) < end:
+                break
+            self._take(Kind(kind), number, bytes(memoryview(came)[at + _HEAD.size : end]))
+            at = end
+        del came[:at]
+
+    def _flush(self) -> None:
+        leaving, self._leaving = self._leaving, bytearray()
+        if self._transport and not self._transport.is_closing():
+            self._transport.write(leaving)

@@ -1,0 +1,267 @@
+"""A front end: a process that speaks HTTP and decodes images for the engine's process, and knows no torch and no route.
+
+`python -m server.frontend WHAT`, started by frontends.py, which hands it its sockets. What it is asked it asks on.
+"""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import count
+from queue import SimpleQueue
+from typing import Any
+
+from lookup_tables.records import Preprocessing
+from server import logs
+from server.channel import Channel, Kind
+from server.connection import CAME, UNREAD
+from server.errors import ServeError
+from server.images import Limits, read
+from server.leaving import Leaving, configuration
+from server.shared import Shared
+
+log = logging.getLogger(__name__)
+
+AHEAD = 4
+"""Parts of a body that may be on their way to the engine's process before it wants more."""
+ASKED = struct.Struct("<dI")
+"""Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
+ORPHANED = 1.0  # seconds for which a front end without an engine says so, before it goes
+NO_ENGINE = "the engine's process has ended; the server is to be restarted"
+STOPPED = "the server stopped before it could answer"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a front end is told: open files by their numbers, and settings of the server."""
+
+    listening: list[int]
+    channel: int
+    memory: int
+    size: int
+    places: int
+    preprocessing: dict[str, Any]
+    limits: dict[str, int]
+    exact: bool
+    threads: int
+    connections: int
+    patience: float
+    drain: float
+    proxies: list[str]
+    cert: str | None
+    key: str | None
+    log_format: logs.Form
+
+    def said(self) -> str:
+        """As the process's argument."""
+        return json.dumps(asdict(self))
+
+
+class Exchange:
+    """One request on its way: the parts of its body, how many more may be sent, and what is answered."""
+
+    def __init__(self) -> None:
+        self.body: list[bytes] = []
+        self.room = asyncio.Semaphore(AHEAD)
+        self.answer: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+
+class Relay:
+    """The application of a front end: the engine's process answers. `on_stop` is called when that says to stop."""
+
+    def __init__(self, given: Given, memory: Shared, on_stop: Callable[[], object]) -> None:
+        self.lost = False
+        self.channel = Channel(self._take, self._on_lost)
+        self._on_stop = on_stop
+        self._memory, self._exact = memory, given.exact
+        self._preprocessing, self._limits = Preprocessing(**given.preprocessing), Limits(**given.limits)
+        self._numbers = count(1)
+        self._open: dict[int, Exchange] = {}
+        self._pool = ThreadPoolExecutor(given.threads, "decode")
+        self._jobs: dict[int, Future[dict[str, object]]] = {}
+        self._places: SimpleQueue[int] = SimpleQueue()
+        for place in range(memory.places):
+            self._places.put(place)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """One request."""
+        number, exchange = next(self._numbers), Exchange()
+        started = ended = False
+        if self.lost:
+            await _refuse(send, NO_ENGINE)
+            return
+        self._open[number] = exchange
+        unread = scope["state"].get(UNREAD, bool)
+        self.channel.send(Kind.OPEN, number, _head(scope))
+        bringing = asyncio.create_task(self._bring(number, exchange, receive))
+        try:
+            while not ended:
+                message = await exchange.answer.get()
+                if message is None:
+                    break
+                if not started and unread():
+                    message["headers"].append((b"connection", b"close"))
+                await send(message)
+                started = True
+                ended = message["type"] == "http.response.body" and not message["more_body"]
+        except asyncio.CancelledError:  # the time to finish is over
+            if not started:
+                await _refuse(send, STOPPED)
+                return
+            raise
+        finally:
+            bringing.cancel()
+            del self._open[number]
+            if not ended:
+                self.channel.send(Kind.GONE, number)
+        if not ended:
+            if started:
+                raise ConnectionError(NO_ENGINE)
+            await _refuse(send, NO_ENGINE)
+
+    def count(self, status: int) -> None:
+        """Tell of a connection that was answered here."""
+        self.channel.send(Kind.TOLD, status)
+
+    async def _bring(self, number: int, exchange: Exchange, receive: Any) -> None:
+        """Send the request's body on, as far as it is wanted, and that its client has left."""
+        while (message := await receive())["type"] == "http.request":
+            body, more = message.get("body", b""), message.get("more_body", False)
+            await exchange.room.acquire()
+            exchange.body.append(body)
+            self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
+        self.channel.send(Kind.GONE, number)
+
+    def _take(self, kind: Kind, number: int, payload: bytes) -> None:
+        exchange = self._open.get(number)
+        if kind is Kind.DECODE:
+            self._decode(number, payload)
+        elif kind is Kind.DROP:
+            if number in self._jobs:
+                self._jobs[number].cancel()
+        elif kind is Kind.FREE:
+            self._places.put(number)
+        elif kind is Kind.STOP:
+            self._on_stop()
+        elif exchange is None:
+            return  # its client has left
+        elif kind is Kind.MORE:
+            exchange.room.release()
+        elif kind is Kind.START:
+            status, headers = json.loads(payload)
+            pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            exchange.answer.put_nowait({"type": "http.response.start", "status": status, "headers": pairs})
+        elif kind is Kind.DATA:
+            more = payload[0] > 0
+            exchange.answer.put_nowait({"type": "http.response.body", "body": payload[1:], "more_body": more})
+        elif kind is Kind.CUT:
+            exchange.answer.put_nowait(None)
+
+    def _on_lost(self) -> None:
+        self.lost = True
+        for exchange in self._open.values():
+            exchange.answer.put_nowait(None)
+        asyncio.get_running_loop().call_later(ORPHANED, self._on_stop)
+
+    def _decode(self, number: int, payload: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        due, request = ASKED.unpack_from(payload)
+        if request and request not in self._open:
+            return  # its client has left, which the other side is told
+        body = b"".join(self._open[request].body) if request else payload[ASKED.size :]
+        job = self._jobs[number] = self._pool.submit(self._read, body, due)
+        job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._tell, number, done))
+
+    def _tell(self, number: int, job: "Future[dict[str, object]]") -> None:
+        del self._jobs[number]
+        if not job.cancelled():
+            self.channel.send(Kind.READ, number, json.dumps(job.result()).encode())
+
+    def _read(self, body: bytes, due: float) -> dict[str, object]:
+        """On a thread: read an image into shared memory -> where it lies, or what is wrong with it."""
+        began = time.monotonic()
+        if began >= due:
+            return {"began": began}
+        try:
+            picture = read(body, self._preprocessing, self._limits, exact=self._exact)
+            if picture.pixels.nbytes > self._memory.size:
+                picture = read(body, self._preprocessing, self._limits, exact=True)
+        except ServeError as error:
+            return {"began": began, "error": type(error).__name__, "detail": error.detail, "extra": error.extra}
+        except Exception as error:
+            log.exception("an image could not be read")
+            return {"began": began, "error": "InternalError", "detail": str(error), "extra": {}}
+        place = self._places.get()
+        self._memory.put(place, picture.pixels)
+        shape, size = picture.pixels.shape, picture.size
+        return {"began": began, "place": place, "shape": shape, "size": size, "orientation": picture.orientation}
+
+
+def _head(scope: dict[str, Any]) -> bytes:
+    """A request's head as JSON."""
+    told = {name: scope[name] for name in ("method", "path", "scheme", "http_version", "client", "server")}
+    told |= {name: scope[name].decode("latin-1") for name in ("raw_path", "query_string")}
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    return json.dumps(told | {"headers": headers, CAME: scope["state"].get(CAME)}).encode()
+
+
+async def _refuse(send: Any, detail: str) -> None:
+    problem = {"type": "/problems/unavailable", "title": "Unavailable", "status": 503, "detail": detail}
+    body = json.dumps(problem).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"retry-after", b"1"),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def main() -> None:
+    """The process."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # the engine's process is told, and says when to go
+        signal.signal(number, signal.SIG_IGN)
+    given = Given(**json.loads(sys.argv[1]))
+    logs.configure(given.log_format)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    relay = Relay(given, Shared(given.memory, given.size, given.places), stop)
+    how = configuration(
+        relay,
+        most=given.connections,
+        patience=given.patience,
+        on_refusal=relay.count,
+        drain=given.drain,
+        proxies=given.proxies,
+        cert=given.cert,
+        key=given.key,
+        lifespan=False,
+    )
+    server = Leaving(how)
+
+    async def serve() -> None:
+        channel = socket.socket(fileno=given.channel)
+        await asyncio.get_running_loop().create_unix_connection(lambda: relay.channel, sock=channel)
+        await server.serve([socket.socket(fileno=number) for number in given.listening])
+
+    gc.freeze()
+    with asyncio.Runner(loop_factory=how.get_loop_factory()) as runner:
+        runner.run(serve())
+        logging.shutdown()
+        os._exit(1 if relay.lost else 0)  # a thread may wait for a place that nobody frees
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""How an image is read: on a thread that decodes, or by the front end that its client is connected to."""
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Protocol
+
+from server.engine import Image
+from server.stages import Stages
+
+Reading = Callable[[Stages], Awaitable[Image]]
+"""Gives what the engine takes; ends the stages `decode_wait` and `decode`. Raises what is wrong with the image."""
+
+
+class Elsewhere(Protocol):
+    """Another process, which reads images for this one."""
+
+    async def read(self, body: bytes, stages: Stages) -> Image:
+        """An image file's bytes -> what the engine takes, as a `Reading`."""
+
+
+elsewhere: ContextVar[Elsewhere | None] = ContextVar("elsewhere", default=None)
+"""Who reads the images of the request that is being answered; None: this process."""

@@ -1,0 +1,44 @@
+"""Memory that a front end and the engine's process share: pictures go from one to the other without being copied."""
+
+import math
+import mmap
+import os
+import tempfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Shared:
+    """`places` of `size` bytes each, in a file that has no name; what nobody has written takes no memory."""
+
+    def __init__(self, file: int, size: int, places: int) -> None:
+        """On an open file, which it takes; `create` makes one."""
+        self.file, self.size, self.places = file, size, places
+        self._memory = mmap.mmap(file, size * places)
+
+    @classmethod
+    def create(cls, size: int, places: int) -> "Shared":
+        """New memory."""
+        if hasattr(os, "memfd_create"):
+            file = os.memfd_create("stitchserve")
+        else:
+            with tempfile.TemporaryFile() as named:
+                file = os.dup(named.fileno())
+        os.ftruncate(file, size * places)
+        return cls(file, size, places)
+
+    def put(self, place: int, pixels: NDArray[np.uint8]) -> None:
+        """Copy pixels into a place."""
+        self.pixels(place, pixels.shape)[:] = pixels
+
+    def pixels(self, place: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        """What lies in a place. ValueError for a shape that does not fit, or a place that there is not."""
+        if not 0 <= place < self.places or math.prod(shape) > self.size or min(shape, default=-1) < 0:
+            raise ValueError(f"there is no {shape} at {place}")
+        return np.ndarray(shape, np.uint8, self._memory, place * self.size)
+
+    def close(self) -> None:
+        """Let it go; whoever still looks at a place keeps it."""
+        os.close(self.file)

@@ -1,0 +1,260 @@
+"""Front ends: the answers are those of one process, and whoever dies takes nobody else along."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import SAMPLES, Running, settings
+from over_v2 import FILES
+from PIL import Image
+from test_cli import Process
+
+from lookup_tables.table import LookupTable, folder
+from server.app import application
+from server.frontend import Given
+from server.frontends import FrontEnds
+from server.images import Limits
+from server.listening import addresses, bound, listen
+from server.service import Service
+from server.shared import Shared
+
+OF_ONE_REQUEST = {"timing_ms", "request_id"}
+OF_ONE_MOMENT = {"connection"}  # whether a body that nobody wants has come yet
+LARGE = os.urandom(3_000_000)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A service in this process, behind two front ends."""
+
+    url: str
+    service: Service
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60)
+
+
+@pytest.fixture
+def behind(running: Running, cache: Path) -> Iterator[Behind]:
+    service = Service(
+        settings(cache, max_connections=40, header_timeout_s=60), running.service.engine, running.service.table
+    )
+    app, up = application(service), threading.Event()
+    fronts: list[FrontEnds] = []
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def live(sockets: list[Any]) -> None:
+        loops.append(asyncio.get_running_loop())
+        fronts.append(FrontEnds(app, service, sockets, 2))
+        async with app.router.lifespan_context(app):
+            up.set()
+            await fronts[0].run()
+
+    with bound("127.0.0.1", 0) as sockets:
+        (url,) = addresses(sockets)
+        listen(sockets)
+        thread = threading.Thread(target=lambda: asyncio.run(live(sockets)), daemon=True)
+        thread.start()
+        assert up.wait(60)
+        while len(service.helpers) < 2:
+            time.sleep(0.01)
+        yield Behind(url, service)
+        loops[0].call_soon_threadsafe(fronts[0].stop)
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def picture(kind: str, size: tuple[int, int] = (700, 500), **options: Any) -> bytes:
+    file = BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(file, kind, **options)
+    return file.getvalue()
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture("JPEG", exif=exif)
+
+
+def form(*images: bytes) -> dict[str, Any]:
+    return {"files": [("image", (f"{number}", image, "image/jpeg")) for number, image in enumerate(images)]}
+
+
+V2 = json.dumps(
+    {"inputs": [{"name": "pixels", "shape": [1, 3, 64, 64], "datatype": "UINT8", "data": [7] * 12288}]}
+).encode()
+
+REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "jpeg": ("POST", "/classify?stitch=46", {"content": FILES[0]}),
+    "gray and turned": ("POST", "/classify?stitch=46", {"content": turned()}),
+    "large jpeg": ("POST", "/classify?stitch=3", {"content": picture("JPEG", (3000, 2000))}),
+    "long jpeg": ("POST", "/classify?stitch=3", {"content": picture("JPEG", (1200, 100))}),
+    "png": ("POST", "/classify?stitch=20", {"content": picture("PNG")}),
+    "form": ("POST", "/classify?stitch=20", form(FILES[1])),
+    "batch": ("POST", "/classify/batch?stitch=9", form(*FILES, b"no image at all")),
+    "tensor": ("POST", "/v2/models/auto@5/infer", {"content": V2}),
+    "not an image": ("POST", "/classify", {"content": LARGE}),
+    "cut off": ("POST", "/classify", {"content": FILES[0][:-200]}),
+    "wrong type": ("POST", "/classify", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
+    "wrong budget": ("POST", "/classify?budget=lots", {"content": FILES[0]}),
+    "no route": ("GET", "/nowhere%20at/all?x=%FF", {}),
+    "wrong method": ("DELETE", "/classify", {}),
+    "head": ("HEAD", "/stitches", {}),
+    "table": ("GET", "/stitches", {}),
+    "page": ("GET", "/", {}),
+}
+
+
+def essence(response: httpx.Response) -> tuple[int, set[str], Any]:
+    """What does not differ from one time to the next."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without(each) for each in value]
+        if isinstance(value, dict):
+            return {name: without(each) for name, each in value.items() if name not in OF_ONE_REQUEST}
+        return value
+
+    is_json = "json" in response.headers.get("content-type", "") and response.content
+    return response.status_code, set(response.headers) - OF_ONE_MOMENT, without(response.json()) if is_json else response.content
+
+
+def test_answers_are_those_of_one_process(behind: Behind, client: httpx.Client) -> None:
+    with behind.client() as other:
+        for name, (method, path, given) in REQUESTS.items():
+            mine, theirs = (essence(each.request(method, path, **given)) for each in (client, other))
+            assert theirs == mine, name
+
+
+def test_who_asks_and_when_is_known(behind: Behind) -> None:
+    with behind.client() as client:
+        answer = client.post("/classify", content=FILES[0], headers={"X-Request-Id": "mine"})
+        timing = answer.json()["timing_ms"]
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "mine"
+    assert timing["decode"] > 0
+    assert timing["total"] >= timing["decode"] + timing["queue"] + timing["compute"]
+
+
+def test_events_come_as_they_happen(behind: Behind) -> None:
+    with behind.client() as client, client.stream("GET", "/events") as stream:
+        lines = stream.iter_lines()
+        assert sum(line.startswith("data: ") for _, line in zip(range(12), lines, strict=False)) >= 2
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    line = next(line for line in client.get("/metrics").text.splitlines() if line.startswith(f"{name} "))
+    return float(line.split()[1])
+
+
+def test_what_the_front_end_refuses_is_counted_by_the_engine(behind: Behind) -> None:
+    with behind.client() as client:
+        assert client.get("/" + "a" * 17_000).status_code == 414
+        assert metric(client, 'stitchserve_requests_total{route="connection",status="414"}') == 1
+        assert metric(client, "stitchserve_frontends") == 2
+
+
+def test_a_body_that_is_refused_is_not_waited_for(behind: Behind) -> None:
+    with behind.client() as client:
+        refused = client.post("/classify", content=bytes(11_000_000))
+        assert refused.status_code == 413
+        assert client.get("/livez").status_code == 200
+
+
+def test_a_client_that_leaves_gives_its_place_back(behind: Behind) -> None:
+    with behind.client() as client:
+        with pytest.raises(httpx.TimeoutException):
+            client.post("/classify/batch", **form(*[picture("PNG", (3000, 3000))] * 8), timeout=0.05)
+        while metric(client, "stitchserve_requests_inside"):
+            pass
+        assert client.post("/classify", content=FILES[0]).status_code == 200
+
+
+def test_one_that_dies_is_replaced_and_loses_only_its_own_connections(behind: Behind) -> None:
+    killed, *_ = before = sorted(behind.service.helpers)
+    with behind.client() as client:
+        clients = [behind.client() for _ in range(12)]
+        assert all(each.get("/livez").status_code == 200 for each in clients)
+        os.kill(killed, signal.SIGKILL)
+        while killed in behind.service.helpers or len(behind.service.helpers) < 2:
+            time.sleep(0.01)
+        kept = 0
+        for each in clients:
+            try:
+                kept += each.get("/livez").status_code == 200
+            except httpx.TransportError:  # it was one of the dead one's
+                assert each.post("/classify", content=FILES[0]).status_code == 200
+            each.close()
+        assert kept, "the other one's connections stand"
+        assert metric(client, "stitchserve_frontend_deaths_total") == 1
+    assert set(before) & behind.service.helpers == {before[1]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_one_takes_little_memory_and_knows_no_torch(behind: Behind) -> None:
+    with behind.client() as client:
+        for path in sorted(SAMPLES.glob("*.jpg"))[:20]:
+            assert client.post("/classify", content=path.read_bytes()).status_code == 200
+    for process in behind.service.helpers:
+        folder = Path(f"/proc/{process}")
+        assert "libtorch" not in (folder / "maps").read_text()
+        resident = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("VmRSS"))
+        assert int(resident.split()[1]) < 80_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_without_the_engine_front_ends_say_so_and_go(cache: Path, tmp_path: Path) -> None:
+    started = Process(cache, tmp_path / "log", "--frontends", "2")
+    engine = started.process.pid
+    fronts = [int(child) for child in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
+    with httpx.Client(base_url=started.url, timeout=60) as client:
+        assert client.get("/livez").status_code == 200
+        started.process.kill()
+        assert started.process.wait(60) == -signal.SIGKILL
+        gone = client.get("/livez")
+    assert gone.status_code == 503
+    assert "restart" in gone.json()["detail"]
+    while any(Path(f"/proc/{process}").exists() for process in fronts):
+        time.sleep(0.01)
+
+
+def test_a_front_end_without_an_engine_exits_with_1() -> None:
+    ours, theirs = socket.socketpair()
+    memory = Shared.create(3 * 64 * 64, 1)
+    with bound("127.0.0.1", 0) as sockets, theirs:
+        listen(sockets)
+        given = Given(
+            listening=[opened.fileno() for opened in sockets],
+            channel=theirs.fileno(),
+            memory=memory.file,
+            size=memory.size,
+            places=1,
+            preprocessing=asdict(LookupTable.load(folder("digits")).family.preprocessing),
+            limits=asdict(Limits()),
+            exact=False,
+            threads=1,
+            connections=9,
+            patience=60,
+            drain=60,
+            proxies=[],
+            cert=None,
+            key=None,
+            log_format="text",
+        )
+        files = [*given.listening, given.channel, given.memory]
+        process = subprocess.Popen([sys.executable, "-m", "server.frontend", given.said()], pass_fds=files)
+    ours.close()
+    memory.close()
+    assert process.wait(60) == 1
