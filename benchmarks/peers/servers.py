@@ -47,7 +47,7 @@ def _read_stitchserve(content: bytes) -> Answer:
     return {each["label"]: each["probability"] for each in json.loads(content)["predictions"]}
 
 
-def _read_litserve(content: bytes) -> Answer:
+def _read_best(content: bytes) -> Answer:
     told = json.loads(content)
     return {told["label"]: told["probability"]}
 
@@ -60,13 +60,18 @@ def _read_triton(content: bytes) -> Answer:
 STITCHSERVE = Kind(("-m", "server", "serve"), "/readyz", "/classify", Body, _read_stitchserve)
 KINDS: Mapping[str, Kind] = {
     "stitchserve": STITCHSERVE,
-    "litserve": Kind((str(HERE / "litserve_digits.py"),), "/health", "/predict", _form, _read_litserve),
+    "fastapi": Kind((str(HERE / "by_fastapi.py"),), "/ready", "/classify", Body, _read_best),
+    "litserve": Kind((str(HERE / "by_litserve.py"),), "/health", "/predict", _form, _read_best),
+    "mosec": Kind((str(HERE / "by_mosec.py"),), "/", "/inference", Body, _read_best),
+    "bentoml": Kind((str(HERE / "by_bentoml.py"),), "/readyz", "/classify", _form, _read_best),
+    "ray": Kind((str(HERE / "by_ray.py"),), "/-/healthz", "/classify", Body, _read_best),
     "triton": Kind(
-        (str(HERE / "triton_digits.py"),),
+        (str(HERE / "by_triton.py"),),
         "/v2/health/ready",
-        "/v2/models/digits/infer",
+        "/v2/models/classifier/infer",
         _tensor,
         _read_triton,
         {"Inference-Header-Content-Length": str(HEADER)},
     ),
 }
+"""By name; ours answers nothing where PEER_WORK is `noop` by by_stitchserve.py alone."""

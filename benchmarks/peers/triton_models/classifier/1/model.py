@@ -11,9 +11,8 @@ sys.path += os.environ["PEER_PATH"].split(os.pathsep)  # the stub's Python is is
 
 import numpy as np
 import triton_python_backend_utils as triton
-from torch import Tensor
 
-from benchmarks.peers.dearest import Best, Dearest
+from benchmarks.peers.work import Best, work
 from server.errors import ServeError
 
 
@@ -21,25 +20,23 @@ class TritonPythonModel:
     """Requests of one dynamic batch at a time."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002
-        self.dearest = Dearest()
+        self.work = work()
 
     def execute(self, requests: list) -> list:
         """A response for each request, whose images (rows, 1) may be more than one."""
         read = [self._decoded(request) for request in requests]
         good = [images for images in read if not isinstance(images, triton.TritonError)]
-        answers = iter(self.dearest.classify([image for images in good for image in images]) if good else [])
+        answers = iter(self.work.classify([image for images in good for image in images]) if good else [])
         return [self._response(images, answers) for images in read]
 
-    def _decoded(self, request: "triton.InferenceRequest") -> "list[Tensor] | triton.TritonError":
+    def _decoded(self, request: "triton.InferenceRequest") -> "list | triton.TritonError":
         files = triton.get_input_tensor_by_name(request, "image").as_numpy()
         try:
-            return [self.dearest.decode(file) for file in files.ravel()]
+            return [self.work.decode(file) for file in files.ravel()]
         except ServeError as error:
             return triton.TritonError(error.detail, triton.TritonError.INVALID_ARG)
 
-    def _response(
-        self, images: "list[Tensor] | triton.TritonError", answers: Iterator[Best]
-    ) -> "triton.InferenceResponse":
+    def _response(self, images: "list | triton.TritonError", answers: Iterator[Best]) -> "triton.InferenceResponse":
         if isinstance(images, triton.TritonError):
             return triton.InferenceResponse([], error=images)
         best = [next(answers) for _ in images]

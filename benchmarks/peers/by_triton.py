@@ -1,7 +1,7 @@
-"""`digits` on Triton, by the program that the nvidia-pytriton wheel carries: triton_digits.py --port 8000
+"""Triton, by the program that the nvidia-pytriton wheel carries: by_triton.py --port 8000
 
-Its python backend runs triton_models/digits/1/model.py with this interpreter's packages. Becomes the server itself, so
-that signals reach it. What must lie together in one folder for that is copied into a temporary one, which stays.
+Its python backend runs triton_models/classifier/1/model.py with this interpreter's packages. Becomes the server itself,
+so that signals reach it. What must lie together in one folder for that is copied into a temporary one, which stays.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def become_triton(port: int) -> None:
     program = str(PARTS / "bin" / "tritonserver")
     http = ("--http-address=127.0.0.1", f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false")
     # Two servers on one machine may not share the names of their memory.
-    shared = f"--backend-config=python,shm-region-prefix-name=digits{port}_"
+    shared = f"--backend-config=python,shm-region-prefix-name=peer{port}_"
     told = (f"--model-repository={MODELS}", f"--backend-directory={folder}")
     # The stub brings a standard library along: it takes this interpreter's packages alone.
     packages = [str(ROOT), *(each for each in sys.path if each.endswith("-packages"))]

@@ -1,4 +1,4 @@
-"""`digits` on LitServe, written as its documentation does it: litserve_digits.py --port 8000
+"""LitServe, written as its documentation does it: by_litserve.py --port 8000
 
 An image is the file `image` of a form (request["image"].file), decoded in the worker; a bad one is an HTTPException of
 decode_request. Batches of up to 16 after 10 ms. One worker, one API server and 30 s of timeout are the defaults.
@@ -8,32 +8,31 @@ import argparse
 
 import litserve
 from fastapi import HTTPException
-from torch import Tensor
 
-from benchmarks.peers.dearest import Best, Dearest
+from benchmarks.peers.work import Best, work
 from server.errors import ServeError
 
 
-class Digits(litserve.LitAPI):
+class Classifier(litserve.LitAPI):
     """The four methods that LitServe calls in its worker."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        self.dearest = Dearest()
+        self.work = work()
 
     def decode_request(self, request):
-        """A form -> uint8 (3, 64, 64). Without an annotation, of which LitServe would make the type of a body."""
+        """A form -> an image. Without an annotation, of which LitServe would make the type of a body."""
         try:
-            return self.dearest.decode(request["image"].file.read())
+            return self.work.decode(request["image"].file.read())
         except ServeError as error:
             raise HTTPException(error.status, error.detail) from error
         except (KeyError, AttributeError) as error:
             raise HTTPException(400, "the form has no file `image`") from error
 
-    def batch(self, inputs: list[Tensor]) -> list[Tensor]:
+    def batch(self, inputs: list) -> list:
         return list(inputs)
 
-    def predict(self, images: list[Tensor]) -> list[Best]:
-        return self.dearest.classify(images)
+    def predict(self, images: list) -> list[Best]:
+        return self.work.classify(images)
 
     def unbatch(self, output: list[Best]) -> list[Best]:
         return output
@@ -45,6 +44,6 @@ class Digits(litserve.LitAPI):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
-    api = Digits(max_batch_size=16, batch_timeout=0.01)
+    api = Classifier(max_batch_size=16, batch_timeout=0.01)
     server = litserve.LitServer(api, accelerator="cpu")
     server.run(host="127.0.0.1", port=parser.parse_args().port, generate_client_file=False)

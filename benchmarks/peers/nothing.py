@@ -1,0 +1,30 @@
+"""stitchserve around an engine and a decoder that do nothing: python -m benchmarks.peers.nothing [options of serve]
+
+HTTP, admission, the queue, deadlines, the controller and metrics are as always.
+"""
+
+import torch
+from pydantic_settings import CliApp
+
+from server import service
+from server.engine import Engine, Image, Ranking
+from server.serve import Serve
+
+IMAGE = torch.zeros(3, 64, 64, dtype=torch.uint8)
+RANKING = Ranking([0] * 5, [0.2] * 5)
+
+
+def run(_: Engine, images: list[Image], __: list[int]) -> list[Ranking]:
+    """An answer for each."""
+    return [RANKING] * len(images)
+
+
+def decode(_: bytes, **__: object) -> Image:
+    """Always alike."""
+    return IMAGE
+
+
+if __name__ == "__main__":
+    Engine.run = run
+    service.decode = decode
+    CliApp.run(Serve)

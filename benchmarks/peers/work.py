@@ -1,0 +1,74 @@
+"""What peers do with an image: one stitch of one family by the engine that stitchserve has, or nothing at all.
+
+The environment says which, since some peers start processes of their own: PEER_WORK is `noop`, or a family and a stitch
+as in `digits:46` (`digits`: the most accurate one); PEER_CHECKPOINT its weights; PEER_THREADS the engine's.
+"""
+
+import os
+from typing import Any, NamedTuple, Protocol
+
+NOOP = "noop"
+
+
+class Best(NamedTuple):
+    """What an image most likely shows."""
+
+    label: str
+    probability: float
+
+
+class Work(Protocol):
+    """Two steps, so that a server may batch the second."""
+
+    def decode(self, body: bytes) -> Any:
+        """A file's bytes -> what `classify` takes. Raises ServeError for a bad image."""
+
+    def classify(self, images: list[Any]) -> list[Best]:
+        """The likeliest class of each image."""
+
+
+class Nothing:
+    """Takes bytes, answers always alike."""
+
+    def decode(self, body: bytes) -> int:
+        """Their number."""
+        return len(body)
+
+    def classify(self, images: list[int]) -> list[Best]:
+        """The same for all."""
+        return [Best("nothing", 1.0)] * len(images)
+
+
+class Stitch:
+    """One stitch of a family."""
+
+    def __init__(self, name: str, checkpoint: str | None, threads: int) -> None:
+        # Here, since a server that does nothing is not to carry them.
+        from lookup_tables.table import LookupTable, folder  # noqa: PLC0415
+        from server.engine import Engine  # noqa: PLC0415
+        from server.images import Limits  # noqa: PLC0415
+        from server.pixels import decode  # noqa: PLC0415
+
+        family, _, chosen = name.partition(":")
+        self._table, self._decode, self._limits = LookupTable.load(folder(family)), decode, Limits()
+        best = max(self._table.entries, key=lambda entry: entry.top1 or 0)
+        self._stitch = int(chosen) if chosen else best.stitch
+        self._engine = Engine.load(family, checkpoint, "cpu", threads)
+        self._engine.run_once(self._stitch, 1)
+
+    def decode(self, body: bytes) -> Any:
+        """uint8 (3, size, size)."""
+        return self._decode(body, self._table.family.preprocessing, self._limits)
+
+    def classify(self, images: list[Any]) -> list[Best]:
+        """By the engine, as one batch."""
+        rankings = self._engine.run(images, [self._stitch] * len(images))
+        return [Best(self._table.labels[each.indices[0]], each.probabilities[0]) for each in rankings]
+
+
+def work() -> Work:
+    """As the environment says."""
+    name = os.environ.get("PEER_WORK", "digits")
+    if name == NOOP:
+        return Nothing()
+    return Stitch(name, os.environ.get("PEER_CHECKPOINT"), int(os.environ.get("PEER_THREADS", "1")))
