@@ -51,11 +51,12 @@ def finish(picture: Picture, preprocessing: Preprocessing) -> torch.Tensor:
 def from_pixels(pixels: NDArray[Any], preprocessing: Preprocessing) -> torch.Tensor:
     """Pixels that came decoded, (3, size, size) -> the same as uint8.
 
-    float32 ones are normalised as `preprocessing` says; each becomes the nearest of the 256 values that it can be: what
+    uint8 ones are not copied where they may be written to, which nobody does, but PyTorch wants to be able to. float32
+    ones are normalised as `preprocessing` says; each becomes the nearest of the 256 values that it can be: what
     was computed from 8-bit pixels is what it was. BadImage for values that no pixel has.
     """
     if pixels.dtype == np.uint8:
-        return torch.from_numpy(np.array(pixels))
+        return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
     std, mean = (np.array(of, np.float32).reshape(3, 1, 1) for of in (preprocessing.std, preprocessing.mean))
     with np.errstate(all="ignore"):  # what is not finite is refused
         levels = (pixels * std + mean) * 255

@@ -112,16 +112,17 @@ def header_length(text: str | None) -> int | None:
     return int(text)
 
 
-def read(body: bytes, length: int | None, size: int) -> Inference:
+def read(body: bytes | memoryview, length: int | None, size: int) -> Inference:
     """A request's body, of which the first `length` bytes, else all, are JSON; images have `size` pixels a side.
 
-    Raises BadRequest that says what to mend.
+    Pixels in binary form are not copied. Raises BadRequest that says what to mend.
     """
     length = len(body) if length is None else length
     if length > len(body):
         raise BadRequest(f"Inference-Header-Content-Length: {length} bytes of JSON are more than the body has")
-    _check_json(body[:length])
-    return _inference(lambda: InferRequest.model_validate_json(body[:length]), memoryview(body)[length:], size)
+    text = bytes(body[:length])
+    _check_json(text)
+    return _inference(lambda: InferRequest.model_validate_json(text), memoryview(body)[length:], size)
 
 
 def read_fields(fields: Mapping[str, object], raw: bytes, size: int) -> Inference:

@@ -132,7 +132,7 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
             serving.limiter.check_room(tenant=tenant)
             await body.receive(request, limits.max_form_bytes, limits.body_timeout_s, received.write)
         length = header_length(request.headers.get(HEADER_LENGTH))
-        inference = read(received.getvalue(), length, serving.table.family.preprocessing.size)
+        inference = read(received.getbuffer(), length, serving.table.family.preprocessing.size)
         del received
         sender = Sender(tenant, request.state.bucket, request.state.request_id, arrived)
         answers = await unless_gone(request, answers_to(serving, sender, name, inference))

@@ -129,7 +129,11 @@ def essence(response: httpx.Response) -> tuple[int, set[str], Any]:
         return value
 
     is_json = "json" in response.headers.get("content-type", "") and response.content
-    return response.status_code, set(response.headers) - OF_ONE_MOMENT, without(response.json()) if is_json else response.content
+    return (
+        response.status_code,
+        set(response.headers) - OF_ONE_MOMENT,
+        without(response.json()) if is_json else response.content,
+    )
 
 
 def test_answers_are_those_of_one_process(behind: Behind, client: httpx.Client) -> None:
