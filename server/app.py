@@ -91,7 +91,7 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
     add_docs(app)
     add_console(app, service.settings.family)
     define_schemas(app)
-    app.add_middleware(Gate, service=service, answer=_refusal)
+    app.add_middleware(Gate, classify=routes.classify, refuse=on_fault)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
     if service.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)
@@ -115,6 +115,11 @@ async def on_refusal(request: Request, error: Exception) -> Response:
     if isinstance(error, InternalError):
         log.error("a request failed: %s", error.detail)
     return _refusal(request, error)
+
+
+async def on_fault(request: Request, error: Exception) -> Response:
+    """Whichever of `on_refusal` and `on_invalid` it is for."""
+    return await (on_refusal if isinstance(error, ServeError) else on_invalid)(request, error)
 
 
 def _refusal(request: Request, error: ServeError) -> Response:
@@ -171,7 +176,7 @@ class Accounting:
             return
         started, status = time.perf_counter(), 0
         state = scope.setdefault("state", {})
-        unread = state.pop(UNREAD, bool)
+        unread = state.get(UNREAD, bool)
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = state["request_id"] = logs.begin(sent)
         method = scope["method"]

@@ -19,6 +19,7 @@ from server.answering import (
 )
 from server.body import read_image, read_images
 from server.budget import Budget
+from server.connection import UNREAD
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
 from server.form import MOST_IMAGES
 from server.metrics import CONTENT_TYPE
@@ -47,13 +48,24 @@ async def service(request: Request) -> Service:
     return request.app.state.service  # type: ignore[no-any-return]
 
 
-async def tenant_of(request: Request) -> Tenant:
-    """Whose request it is, by its API key; it is paid for, out of the bucket that the request's state then holds."""
+async def sender_of(request: Request) -> Tenant:
+    """Whose request it is, by its API key; the request's state then holds the bucket that pays for it, if any."""
     serving = await service(request)
     address = request.client.host if request.client else None
     tenant, request.state.bucket = serving.whose(key_in(request.headers), address)
+    return tenant
+
+
+def pay(request: Request) -> None:
+    """For one request; raises RateLimited."""
     if request.state.bucket:
         request.state.bucket.take()
+
+
+async def tenant_of(request: Request) -> Tenant:
+    """Whose request it is, which is paid for."""
+    tenant = await sender_of(request)
+    pay(request)
     return tenant
 
 
@@ -69,26 +81,33 @@ Whose = Annotated[Tenant, Depends(tenant_of)]
 
 @router.post(
     "/classify",
+    response_model=Classification,
     responses=refusals(401, 413, 415, 422, 429, 504),
     openapi_extra=documented(**IMAGE_BODY),
     summary="Classify one image within a budget",
 )
-async def classify(request: Request, response: Response) -> Classification:
+async def classify(request: Request) -> Response:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     serving, query = await service(request), Query.of(request.scope["query_string"])
-    budget, tenant = query.asks, await tenant_of(request)
+    budget, tenant = query.asks, await sender_of(request)
     arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     ask = asked(serving, budget, query.top_k, arrived, request.state.request_id, tenant=tenant, nearest=query.nearest)
+    unread = request.scope["state"].get(UNREAD)
+    waits = unread is None or unread()
     with refusals_counted(serving), serving.bodies.hold() as body:
-        image = await read_image(request, body, serving.settings.max_bytes, serving.settings.body_timeout_s)
         ask.stages.end("receive")
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
+        pay(request)
+        image = await read_image(request, body, serving.settings.max_bytes, serving.settings.body_timeout_s)
+        if waits:  # for its body; else nothing has happened since
+            ask.stages.end("receive")
+            serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
             answer = await unless_gone(request, answer_image(serving, image, ask))
-    response.headers["X-Stitch-Id"] = str(answer.stitch.id)
-    response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
-    return answer
+    timing = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
+    headers = {"X-Stitch-Id": str(answer.stitch.id), "Server-Timing": timing}
+    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.post(
