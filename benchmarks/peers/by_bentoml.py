@@ -1,6 +1,6 @@
 """BentoML, written as its documentation does it: by_bentoml.py --port 8000
 
-An image is a form's file, which BentoML opens with Pillow and hands over as its bytes' path; batches of up to 16.
+An image is a form's file, which BentoML keeps and hands over as a path; batches of up to 16, one worker.
 """
 
 import argparse

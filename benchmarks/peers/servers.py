@@ -49,6 +49,7 @@ def _read_stitchserve(content: bytes) -> Answer:
 
 def _read_best(content: bytes) -> Answer:
     told = json.loads(content)
+    told = told[0] if isinstance(told, list) else told
     return {told["label"]: told["probability"]}
 
 
