@@ -1,6 +1,7 @@
 """The command line: `stitchserve COMMAND`, one module for each command."""
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -64,8 +65,11 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         CliApp.run(_command(arguments[0]), cli_args=arguments[1:])
+        sys.stdout.flush()
     except ValidationError as error:
         _refuse("; ".join(f"{_option(fault['loc'])}: {fault['msg']}" for fault in error.errors()))
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         _refuse(str(error))
     except ModuleNotFoundError as error:

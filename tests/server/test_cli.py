@@ -280,3 +280,13 @@ def test_profile_keeps_to_its_time_limit_and_says_so(
 def test_profile_has_a_time_limit_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main("profile", "--help") == 0
     assert re.search(r"--time-limit-s.*0: no limit\s+\(default: 600\.0\)", capsys.readouterr().out, re.DOTALL)
+
+
+def test_who_has_seen_enough_of_the_output_gets_no_error() -> None:
+    command = [*ENTRY, "stitches", "--family", "deit_ti_s_b_all"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.read(1)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 0)
