@@ -65,3 +65,15 @@ def test_a_server_that_stops_says_so(full: Stage, sample: bytes) -> None:
         told = client.post("/classify", content=sample).json()
     full.running.service.refusing = False
     assert told["detail"] == "the server is stopping; send the request to another replica"
+
+
+def test_who_is_refused_for_the_load_does_not_pay(cache: Path, running: Running, sample: bytes) -> None:
+    poor = settings(cache, max_queue=1, anonymous_rate=0.001, anonymous_burst=2)
+    for stage in staged(Gated, poor, running):
+        answer = stage.occupy(sample)
+        with stage.running.client() as client:
+            statuses = [client.post("/classify", content=sample).status_code for _ in range(3)]
+            stage.engine.gate.set()
+            assert answer()[0] == 200
+            statuses += [client.post("/classify", content=sample).status_code for _ in range(2)]
+        assert statuses == [503, 503, 503, 200, 429]
