@@ -3,12 +3,13 @@
 HTTP, admission, the queue, deadlines, the controller and metrics are as always.
 """
 
+import sys
+
 import torch
-from pydantic_settings import CliApp
 
 from server import service
+from server.cli import main
 from server.engine import Engine, Image, Ranking
-from server.serve import Serve
 
 IMAGE = torch.zeros(3, 64, 64, dtype=torch.uint8)
 RANKING = Ranking([0] * 5, [0.2] * 5)
@@ -27,4 +28,4 @@ def decode(_: bytes, **__: object) -> Image:
 if __name__ == "__main__":
     Engine.run = run
     service.decode = decode
-    CliApp.run(Serve)
+    main(["serve", *sys.argv[1:]])
