@@ -81,6 +81,7 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # to whatever host the client says
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # tracing.py and metrics.py do it
     )
     app.state.service = service
     app.include_router(routes.router)

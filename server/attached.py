@@ -27,7 +27,7 @@ LOST = "the front end that this request came by has ended"
 
 
 class Incoming:
-    """One request: the messages that its application receives. `more` asks the front end for more of its body."""
+    """One request: the messages that its application receives, and what reads its images."""
 
     def __init__(self, front: "Attached", number: int) -> None:
         self._front, self._number = front, number
@@ -47,6 +47,10 @@ class Incoming:
         """Its client has left, or its front end."""
         self.gone = True
         self._came.set()
+
+    async def read(self, body: bytes, stages: Stages) -> Image:
+        """What its image, a file's bytes, becomes for the engine: read where its client is connected."""
+        return await self._front.read(body, self._number if len(body) == self.received else 0, stages)
 
     async def receive(self) -> Message:
         """As ASGI has it."""
@@ -78,15 +82,14 @@ class Attached:
         """Tell it to let nobody in and to end when all are answered."""
         self.channel.send(Kind.STOP, 0)
 
-    async def read(self, number: int, body: bytes, stages: Stages) -> Image:
-        """What that request's image, a file's bytes, becomes for the engine."""
-        loop, reading = asyncio.get_running_loop(), next(self._numbers)
-        whole = number in self.open and self.open[number].received == len(body)
-        found = self._reading[reading] = loop.create_future()
+    async def read(self, body: bytes, number: int, stages: Stages) -> Image:
+        """What an image, a file's bytes, becomes for the engine; `number`: the request whose whole body it is, else 0."""
         if self.channel.closed:
             raise Unavailable(LOST)
-        asked = ASKED.pack(stages.deadline, number if whole else 0)
-        self.channel.send(Kind.DECODE, reading, asked, b"" if whole else body)
+        loop, reading = asyncio.get_running_loop(), next(self._numbers)
+        found = self._reading[reading] = loop.create_future()
+        asked = ASKED.pack(stages.deadline, number)
+        self.channel.send(Kind.DECODE, reading, asked, b"" if number else body)
         try:
             said = await found
         except asyncio.CancelledError:
@@ -143,7 +146,7 @@ class Attached:
 
     async def _answer(self, number: int, incoming: Incoming, head: dict[str, Any]) -> None:
         """One request, from its head to the end of its answer."""
-        elsewhere.set(Reader(self, number))
+        elsewhere.set(incoming)
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -159,17 +162,6 @@ class Attached:
         finally:
             del self.open[number]
             self.channel.send(Kind.CUT, number)
-
-
-class Reader:
-    """Reads the images of one request where its client is connected."""
-
-    def __init__(self, front: Attached, number: int) -> None:
-        self._front, self._number = front, number
-
-    async def read(self, body: bytes, stages: Stages) -> Image:
-        """As a `Reading` does."""
-        return await self._front.read(self._number, body, stages)
 
 
 def _scope(head: dict[str, Any]) -> Scope:
