@@ -83,7 +83,7 @@ class Attached:
         self.channel.send(Kind.STOP, 0)
 
     async def read(self, body: bytes, number: int, stages: Stages) -> Image:
-        """What an image, a file's bytes, becomes for the engine; `number`: the request whose whole body it is, else 0."""
+        """What an image, a file's bytes, becomes for the engine; `number`: of the request whose body it is, or 0."""
         if self.channel.closed:
             raise Unavailable(LOST)
         loop, reading = asyncio.get_running_loop(), next(self._numbers)
