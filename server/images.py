@@ -164,23 +164,39 @@ def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | N
     if kind.reader is WebPImageFile:
         _check_pixels(_webp_size(body), limits.max_webp_pixels, "a WebP may have; send a smaller picture, or a JPEG")
     trimmed = kind.trim(body)
+    if quickly and kind.reader is JpegImageFile:
+        found = _quickly(trimmed, limits, quickly)
+        if found is not None:
+            return found
     picture = kind.reader(io.BytesIO(trimmed.body))
-    _check_pixels(picture.size, limits.max_pixels, "an image may have; send a smaller picture")
-    if kind.reader is JpegImageFile:
-        _check_passes(picture.size, trimmed.scans, limits)
-    orientation = _orientation(trimmed.exif)
-    if quickly and isinstance(picture, JpegImageFile) and jpeg.is_for(picture.size, quickly):
-        pixels = jpeg.read(trimmed.body, jpeg.least(quickly))
-        if pixels is not None:
-            return Picture(pixels, picture.size, orientation)
+    _check_size(picture.size, trimmed.scans, limits)
     if any(tile[0] == "bmp_rle" for tile in picture.tile):
         # Pillow decodes these in Python, a pixel at a time and with the interpreter's lock held.
         raise _unsupported("run-length encoding in a BMP file")
     picture.load()
     plain = _plain(picture)
     del picture  # before another copy is made
-    turn = _TURNS.get(orientation)
+    turn = _TURNS.get(_orientation(trimmed.exif))
     return plain if turn is None else plain.transpose(turn)
+
+
+def _quickly(trimmed: Trimmed, limits: Limits, preprocessing: Preprocessing) -> Picture | None:
+    """A JPEG as its decoder leaves it; None where that is not the way, or Pillow's reader is to say what is wrong."""
+    header = jpeg.header(trimmed.body)
+    if header is None or not jpeg.is_for(header.size, preprocessing):
+        return None
+    _check_size(header.size, trimmed.scans, limits)
+    pixels = jpeg.read(trimmed.body, header.colours, jpeg.least(preprocessing))
+    return None if pixels is None else Picture(pixels, header.size, _orientation(trimmed.exif))
+
+
+def _check_size(size: tuple[int, int], scans: int, limits: Limits) -> None:
+    """Raises TooLarge for pixels, or for a JPEG's passes over them, that would take too long."""
+    _check_pixels(size, limits.max_pixels, "an image may have; send a smaller picture")
+    width, height = size
+    if width * height * scans > _PASSES * limits.max_pixels:
+        detail = f"the JPEG image has {scans} scans of {width} x {height} pixels; send it with fewer, or smaller"
+        raise TooLarge(detail, width=width, height=height, scans=scans)
 
 
 def _check_pixels(size: tuple[int, int], most: int, remedy: str) -> None:
@@ -188,13 +204,6 @@ def _check_pixels(size: tuple[int, int], most: int, remedy: str) -> None:
     if width * height > most:
         detail = f"the image has {width} x {height} pixels, more than the {most} in all that {remedy}"
         raise TooLarge(detail, width=width, height=height, max_pixels=most)
-
-
-def _check_passes(size: tuple[int, int], scans: int, limits: Limits) -> None:
-    width, height = size
-    if width * height * scans > _PASSES * limits.max_pixels:
-        detail = f"the JPEG image has {scans} scans of {width} x {height} pixels; send it with fewer, or smaller"
-        raise TooLarge(detail, width=width, height=height, scans=scans)
 
 
 def _webp_size(body: bytes) -> tuple[int, int]:

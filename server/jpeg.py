@@ -1,5 +1,7 @@
 """JPEG, the quick way: libjpeg-turbo makes the picture smaller while it decodes; what is left pixels.py does."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from simplejpeg import decode_jpeg, decode_jpeg_header
@@ -29,14 +31,29 @@ def least(preprocessing: Preprocessing) -> int:
     return SPARE * needed(preprocessing)
 
 
-def read(body: bytes, least: int) -> NDArray[np.uint8] | None:
+class Header(NamedTuple):
+    """A picture's (width, height), and the colours it is to be decoded to, by the decoder's name."""
+
+    size: tuple[int, int]
+    colours: str
+
+
+def header(body: bytes) -> Header | None:
+    """What a file says of itself; None for other colours, and for whatever is not sound."""
+    try:
+        height, width, colours, _ = decode_jpeg_header(body)
+        return Header((width, height), _COLOURS[colours])
+    except (ValueError, KeyError):
+        return None
+
+
+def read(body: bytes, colours: str, least: int) -> NDArray[np.uint8] | None:
     """A file's bytes -> (height, width, 3 or, if gray, 1), made smaller while both sides keep `least` pixels.
 
-    None for other colours, and for whatever is not sound: what that is Pillow's reader is to say.
+    None for whatever is not sound: what that is Pillow's reader is to say.
     """
     try:
-        colours = _COLOURS[decode_jpeg_header(body)[2]]
         pixels: NDArray[np.uint8] = decode_jpeg(body, colours, min_height=least, min_width=least)
-    except (ValueError, KeyError):
+    except ValueError:
         return None
     return pixels

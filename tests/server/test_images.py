@@ -127,16 +127,20 @@ def test_a_jpeg_is_decoded_fast_within_some_grey_levels(
     ("size", "shape"), [((4000, 3000), (750, 1000, 3)), ((1500, 1000), (625, 938, 3)), ((700, 510), (510, 700, 3))]
 )
 def test_a_large_jpeg_is_decoded_no_larger_than_it_must(size: tuple[int, int], shape: tuple[int, ...]) -> None:
-    pixels = jpeg.read(encode(smooth(*size), "JPEG"), 512)
+    body = encode(smooth(*size), "JPEG")
+    assert jpeg.header(body) == jpeg.Header(size, "RGB")
+    pixels = jpeg.read(body, "RGB", 512)
     assert pixels is not None
     assert pixels.shape == shape
 
 
 def test_what_is_no_sound_jpeg_of_one_or_three_colours_is_left_to_others() -> None:
     whole = encode(smooth(61, 47), "JPEG")
-    assert jpeg.read(encode(smooth(61, 47).convert("L"), "JPEG"), 8) is not None
-    for body in (whole[: len(whole) // 2], b"no image at all", encode(smooth(61, 47).convert("CMYK"), "JPEG")):
-        assert jpeg.read(body, 8) is None
+    gray = encode(smooth(61, 47).convert("L"), "JPEG")
+    assert jpeg.header(gray) == jpeg.Header((61, 47), "GRAY")
+    for body in (b"no image at all", whole[:20], encode(smooth(61, 47).convert("CMYK"), "JPEG")):
+        assert jpeg.header(body) is None
+    assert jpeg.read(whole[: len(whole) // 2], "RGB", 8) is None
 
 
 def test_gray_jpeg() -> None:
