@@ -9,6 +9,7 @@ import torch
 import stitching
 from server.cgroups import cpus
 from server.threads import Threads, choose_threads, measured_threads, most_threads, settle
+from server.trials import FEWEST, ROUNDS, in_turns
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +81,14 @@ def test_measuring_runs_each_block_on_each_number_of_threads_and_leaves_torch_as
 def test_settling_sets_torch() -> None:
     assert settle(stitching.load("digits"), 2) == Threads(2, "as set")
     assert torch.get_num_threads() == 2
+
+
+def test_long_trials_have_fewer_rounds() -> None:
+    def rounds(seconds: float) -> int:
+        ticks = count()
+        took = in_turns({"a": int, "b": int}, lambda: next(ticks) * seconds)
+        assert len(took["a"]) == len(took["b"])
+        return len(took["a"])
+
+    assert rounds(0.001) == ROUNDS
+    assert rounds(10.0) == FEWEST
