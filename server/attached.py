@@ -14,7 +14,7 @@ from server.channel import Channel, Kind
 from server.connection import CAME
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
-from server.frontend import ASKED
+from server.frontend import AHEAD, ASKED
 from server.images import Picture
 from server.pixels import finish
 from server.reading import elsewhere
@@ -29,8 +29,9 @@ LOST = "the front end that this request came by has ended"
 class Incoming:
     """One request: the messages that its application receives, and what reads its images."""
 
-    def __init__(self, front: "Attached", number: int) -> None:
+    def __init__(self, front: "Attached", number: int, owed: int = 0) -> None:
         self._front, self._number = front, number
+        self._owed = owed  # parts to ask for once the application wants the body
         self._messages: deque[Message] = deque()
         self._came = asyncio.Event()
         self.gone = False
@@ -54,6 +55,9 @@ class Incoming:
 
     async def receive(self) -> Message:
         """As ASGI has it."""
+        for _ in range(self._owed):
+            self._front.channel.send(Kind.MORE, self._number)
+        self._owed = 0
         while not self._messages:
             if self.gone:
                 return {"type": "http.disconnect"}
@@ -70,7 +74,7 @@ class Attached:
 
     def __init__(self, app: ASGIApp, service: Service, memory: Shared, connected: socket.socket) -> None:
         self._app, self._service, self._memory, self.socket = app, service, memory, connected
-        self.channel = Channel(self._take, self._on_lost)
+        self.channel = Channel(self.take, self._on_lost)
         self.open: dict[int, Incoming] = {}
         self.gone = asyncio.Event()
         """Set when it has ended."""
@@ -93,7 +97,10 @@ class Attached:
         try:
             said = await found
         except asyncio.CancelledError:
-            self.channel.send(Kind.DROP, reading)
+            if found.cancelled():
+                self.channel.send(Kind.DROP, reading)
+            elif not found.exception():  # it came in the same moment
+                self._free(found.result())
             raise
         finally:
             del self._reading[reading]
@@ -101,6 +108,9 @@ class Attached:
             stages.end("decode_wait", said["began"])
             if "error" in said:
                 raise _error(said)
+            if "place" not in said:  # its time was over before there was one
+                stages.end("decode_wait")
+                raise Unavailable("the front end has no room for a picture; come back later")
             picture = Picture(
                 self._memory.pixels(said["place"], tuple(said["shape"])),
                 tuple(said["size"]) if said["size"] else None,
@@ -112,15 +122,21 @@ class Attached:
             else:
                 image = await loop.run_in_executor(self._service.decode_pool, finish, picture, preprocessing)
         finally:
-            if "place" in said:
-                self.channel.send(Kind.FREE, said["place"])
+            self._free(said)
         stages.end("decode")
         return image
 
-    def _take(self, kind: Kind, number: int, payload: bytes) -> None:
+    def _free(self, said: dict[str, Any]) -> None:
+        if "place" in said:
+            self.channel.send(Kind.FREE, said["place"])
+
+    def take(self, kind: Kind, number: int, payload: bytes) -> None:
+        """A frame that came."""
         if kind is Kind.OPEN:
-            incoming = self.open[number] = Incoming(self, number)
-            task = asyncio.create_task(self._answer(number, incoming, json.loads(payload)))
+            head = json.loads(payload)
+            asks = any(name == "expect" for name, _ in head["headers"])
+            incoming = self.open[number] = Incoming(self, number, AHEAD if asks else 0)
+            task = asyncio.create_task(self._answer(number, incoming, head))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif kind is Kind.BODY and number in self.open:
@@ -131,8 +147,8 @@ class Attached:
             said, found = json.loads(payload), self._reading.get(number)
             if found and not found.done():
                 found.set_result(said)
-            elif "place" in said:
-                self.channel.send(Kind.FREE, said["place"])
+            else:
+                self._free(said)
         elif kind is Kind.TOLD:
             self._service.metrics.count_refusal(number)
 

@@ -38,7 +38,7 @@ class Kind(IntEnum):
     """Take no more clients, answer the others, and go."""
 
 
-_HEAD = struct.Struct("<IBI")
+_HEAD = struct.Struct("<IBQ")
 
 
 class Channel(asyncio.Protocol):
@@ -100,14 +100,16 @@ class Channel(asyncio.Protocol):
         came = self._came
         came += data
         at = 0
-        while len(came) - at >= _HEAD.size:
-            length, kind, number = _HEAD.unpack_from(came, at)
-            end = at + _HEAD.size + length
-            if len(came) < end:
-                break
-            self._take(Kind(kind), number, bytes(memoryview(came)[at + _HEAD.size : end]))
-            at = end
-        del came[:at]
+        try:
+            while len(came) - at >= _HEAD.size:
+                length, kind, number = _HEAD.unpack_from(came, at)
+                start, end = at + _HEAD.size, at + _HEAD.size + length
+                if len(came) < end:
+                    break
+                at = end
+                self._take(Kind(kind), number, bytes(memoryview(came)[start:end]))
+        finally:
+            del came[:at]
 
     def _flush(self) -> None:
         leaving, self._leaving = self._leaving, bytearray()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from lookup_tables.records import Preprocessing
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 AHEAD = 4
 """Parts of a body that may be on their way to the engine's process before it wants more."""
-ASKED = struct.Struct("<dI")
+ASKED = struct.Struct("<dQ")
 """Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
 ORPHANED = 1.0  # seconds for which a front end without an engine says so, before it goes
 NO_ENGINE = "the engine's process has ended; the server is to be restarted"
@@ -67,12 +67,21 @@ class Given:
 
 
 class Exchange:
-    """One request on its way: the parts of its body, how many more may be sent, and what is answered."""
+    """One request on its way: its body, as far as an image may be it; how many parts may be sent; what is answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int, most: int) -> None:
         self.body: list[bytes] = []
-        self.room = asyncio.Semaphore(AHEAD)
+        self._left = most
+        self.room = asyncio.Semaphore(room)
         self.answer: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    def keep(self, part: bytes) -> None:
+        """Keep a part of the body, or let all of it go once it is more than an image may have."""
+        self._left -= len(part)
+        if self._left >= 0:
+            self.body.append(part)
+        else:
+            self.body.clear()
 
 
 class Relay:
@@ -94,7 +103,9 @@ class Relay:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request."""
-        number, exchange = next(self._numbers), Exchange()
+        # Whoever asks before sending a body is told to go on when the application wants it.
+        asks = any(name == b"expect" for name, _ in scope["headers"])
+        number, exchange = next(self._numbers), Exchange(0 if asks else AHEAD, self._limits.max_bytes)
         started = ended = False
         if self.lost:
             await _refuse(send, NO_ENGINE)
@@ -126,7 +137,7 @@ class Relay:
         if not ended:
             if started:
                 raise ConnectionError(NO_ENGINE)
-            await _refuse(send, NO_ENGINE)
+            await _refuse(send, NO_ENGINE if self.lost else STOPPED)
 
     def count(self, status: int) -> None:
         """Tell of a connection that was answered here."""
@@ -134,10 +145,15 @@ class Relay:
 
     async def _bring(self, number: int, exchange: Exchange, receive: Any) -> None:
         """Send the request's body on, as far as it is wanted, and that its client has left."""
-        while (message := await receive())["type"] == "http.request":
+        more = True
+        while True:
+            if more:
+                await exchange.room.acquire()
+            message = await receive()
+            if message["type"] != "http.request":
+                break
             body, more = message.get("body", b""), message.get("more_body", False)
-            await exchange.room.acquire()
-            exchange.body.append(body)
+            exchange.keep(body)
             self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
         self.channel.send(Kind.GONE, number)
 
@@ -177,7 +193,9 @@ class Relay:
         due, request = ASKED.unpack_from(payload)
         if request and request not in self._open:
             return  # its client has left, which the other side is told
-        body = b"".join(self._open[request].body) if request else payload[ASKED.size :]
+        parts = self._open[request].body if request else [payload[ASKED.size :]]
+        body = b"".join(parts)
+        parts.clear()
         job = self._jobs[number] = self._pool.submit(self._read, body, due)
         job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._tell, number, done))
 
@@ -200,7 +218,10 @@ class Relay:
         except Exception as error:
             log.exception("an image could not be read")
             return {"began": began, "error": "InternalError", "detail": str(error), "extra": {}}
-        place = self._places.get()
+        try:
+            place = self._places.get(timeout=max(0.0, due - time.monotonic()))
+        except Empty:
+            return {"began": began}
         self._memory.put(place, picture.pixels)
         shape, size = picture.pixels.shape, picture.size
         return {"began": began, "place": place, "shape": shape, "size": size, "orientation": picture.orientation}

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 from starlette.types import ASGIApp
 
@@ -31,7 +33,7 @@ class FrontEnds:
 
     def __init__(self, app: ASGIApp, service: Service, sockets: list[socket.socket], count: int) -> None:
         self._app, self._service, self._sockets, self._count = app, service, sockets, count
-        self._alive: set[Attached] = set()
+        self._alive: dict[Attached, subprocess.Popen[bytes]] = {}
         self._stopping = False
         self.deaths = 0
         """Front ends that ended without having been told to."""
@@ -44,31 +46,44 @@ class FrontEnds:
         return sum(len(front.open) for front in self._alive)
 
     async def run(self) -> None:
-        """Until `stop`, and all is answered. RuntimeError where they die as fast as they are started."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._count):
-                group.create_task(self._keep_one())
+        """Until `stop`, and all is answered. ChildProcessError where they die as fast as they are started."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._count):
+                    group.create_task(self._keep_one())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     def stop(self) -> None:
-        """Let nobody else in, and end when all are answered."""
+        """Let nobody else in, and end when all are answered, or their time is over."""
         self._stopping = True
+        most = self._service.settings.drain_timeout_s + LAST
+        asyncio.get_running_loop().call_later(most, self._kill)
         for opened in self._sockets:
             opened.close()
         for front in self._alive:
             front.stop()
 
+    def _kill(self) -> None:
+        for process in self._alive.values():
+            process.kill()
+
     async def _keep_one(self) -> None:
         loop, in_a_row = asyncio.get_running_loop(), 0
         while not self._stopping:
             since = loop.time()
-            code = await self._one()
+            try:
+                code = await self._one()
+            except OSError as error:  # there is no more room for a process, or for its files
+                log.error("a front end cannot be started: %s", error)
+                code = -1
             if self._stopping:
                 return
             self.deaths += 1
             in_a_row = in_a_row + 1 if loop.time() - since < SHORT_LIFE else 1
             log.error("a front end ended with %d; its connections are lost, another one is started", code)
             if in_a_row == MOST_DEATHS:
-                raise RuntimeError(f"front ends do not stay alive: the last ended with {code}; the log says why")
+                raise ChildProcessError(f"front ends do not stay alive: the last ended with {code}; the log says why")
             await asyncio.sleep(PAUSE * in_a_row)
 
     async def _one(self) -> int:
@@ -77,20 +92,20 @@ class FrontEnds:
             await asyncio.get_running_loop().create_unix_connection(lambda: front.channel, sock=front.socket)
             if self._stopping:
                 front.stop()
-            wait = asyncio.create_task(asyncio.to_thread(process.wait))
             await front.gone.wait()
             try:
-                return await asyncio.wait_for(wait, LAST)
-            except TimeoutError:
+                return await asyncio.to_thread(process.wait, LAST)
+            except subprocess.TimeoutExpired:
                 process.kill()
-                raise
+                return process.wait()
 
     @contextmanager
     def _started(self) -> Iterator[tuple[subprocess.Popen[bytes], Attached]]:
         settings, family = self._service.settings, self._service.table.family
         ours, theirs = socket.socketpair()
         places = settings.decode_threads + SPARE_PLACES
-        memory = Shared.create(max(most_bytes(family.preprocessing), 3 * family.preprocessing.size**2), places)
+        largest = max(most_bytes(family.preprocessing, settings.max_pixels), 3 * family.preprocessing.size**2)
+        memory = Shared.create(largest, places)
         given = Given(
             listening=[opened.fileno() for opened in self._sockets],
             channel=theirs.fileno(),
@@ -109,18 +124,21 @@ class FrontEnds:
             key=str(settings.tls_key) if settings.tls_key else None,
             log_format=settings.log_format,
         )
-        command = [sys.executable, "-m", "server.frontend", given.said()]
+        # Of this package, whatever lies in the working directory; Ctrl-C is for the engine's process.
+        command = [sys.executable, "-P", "-m", "server.frontend", given.said()]
+        found = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"PYTHONPATH": found}
         with theirs:
             files = [*given.listening, given.channel, given.memory]
-            process = subprocess.Popen(command, pass_fds=files)  # noqa: S603 - this program
+            process = subprocess.Popen(command, env=environment, pass_fds=files, process_group=0)  # noqa: S603 - this program
         front = Attached(self._app, self._service, memory, ours)
-        self._alive.add(front)
+        self._alive[front] = process
         self._service.helpers.add(process.pid)
         try:
             yield process, front
         finally:
             self._service.helpers.discard(process.pid)
-            self._alive.discard(front)
+            self._alive.pop(front)
             memory.close()
             if process.poll() is None:
                 process.kill()

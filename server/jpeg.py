@@ -1,5 +1,6 @@
 """JPEG, the quick way: libjpeg-turbo makes the picture smaller while it decodes; what is left pixels.py does."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +22,14 @@ def is_for(size: tuple[int, int], preprocessing: Preprocessing) -> bool:
     return preprocessing.interpolation in QUICK and not is_long(size)
 
 
-def most_bytes(preprocessing: Preprocessing) -> int:
-    """Bytes of the largest picture that `read` gives, of those that are not beyond an eighth of their size."""
-    return 3 * LONGEST * (2 * least(preprocessing)) ** 2
+def most_bytes(preprocessing: Preprocessing, max_pixels: int) -> int:
+    """Bytes of the largest picture that `read` gives for one of `max_pixels`, of what `is_for` lets through.
+
+    The shorter side keeps less than twice the pixels that it must, unless they are an eighth of what it had.
+    """
+    scaled = LONGEST * (2 * least(preprocessing) + 1) ** 2
+    eighth = max_pixels // 64 + LONGEST * math.isqrt(max_pixels) + 1
+    return 3 * max(scaled, eighth)
 
 
 def least(preprocessing: Preprocessing) -> int:

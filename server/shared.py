@@ -4,6 +4,7 @@ import math
 import mmap
 import os
 import tempfile
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,5 @@ class Shared:
     def close(self) -> None:
         """Let it go; whoever still looks at a place keeps it."""
         os.close(self.file)
+        with suppress(BufferError):
+            self._memory.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from server.channel import Channel, Kind
 
 Frame = tuple[Kind, int, bytes]
-FRAMES = st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 2**32 - 1), st.binary(max_size=300)), max_size=20)
+FRAMES = st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 2**64 - 1), st.binary(max_size=300)), max_size=20)
 
 
 class Wire(asyncio.Transport):

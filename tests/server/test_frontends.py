@@ -218,6 +218,34 @@ def test_one_takes_little_memory_and_knows_no_torch(behind: Behind) -> None:
         assert int(resident.split()[1]) < 80_000
 
 
+def test_whoever_asks_before_sending_a_body_is_refused_before(behind: Behind) -> None:
+    url = httpx.URL(behind.url)
+    for query, first in (("budget=lots", b"HTTP/1.1 422 "), ("", b"HTTP/1.1 100 ")):
+        head = f"POST /classify?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nExpect: 100-continue\r\n"
+        with socket.create_connection((url.host, url.port or 0), timeout=60) as client:
+            client.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(FILES[0]))
+            assert client.recv(10_000).startswith(first)
+            if not query:
+                client.sendall(FILES[0])
+                assert client.recv(10_000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_largest_pictures_find_room(behind: Behind, client: httpx.Client) -> None:
+    large = picture("JPEG", (6000, 4600))
+    with behind.client() as other:
+        theirs, mine = (each.post("/classify?stitch=20", content=large).json() for each in (other, client))
+    assert theirs["predictions"] == mine["predictions"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_front_end_that_hangs_does_not_keep_the_server_from_stopping(cache: Path, tmp_path: Path) -> None:
+    started = Process(cache, tmp_path / "log", "--frontends", "2", "--drain-timeout-s", "1")
+    engine = started.process.pid
+    hung, *_ = Path(f"/proc/{engine}/task/{engine}/children").read_text().split()
+    os.kill(int(hung), signal.SIGSTOP)
+    assert started.stop() == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_without_the_engine_front_ends_say_so_and_go(cache: Path, tmp_path: Path) -> None:
     started = Process(cache, tmp_path / "log", "--frontends", "2")
