@@ -38,7 +38,8 @@ class Shared:
         """What lies in a place. ValueError for a shape that does not fit, or a place that there is not."""
         if not 0 <= place < self.places or math.prod(shape) > self.size or min(shape, default=-1) < 0:
             raise ValueError(f"there is no {shape} at {place}")
-        return np.ndarray(shape, np.uint8, self._memory, place * self.size)
+        # Unlike ndarray's own buffer, this one keeps the memory from being closed under whoever looks.
+        return np.frombuffer(self._memory, np.uint8, math.prod(shape), place * self.size).reshape(shape)
 
     def close(self) -> None:
         """Let it go; whoever still looks at a place keeps it."""
