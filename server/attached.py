@@ -134,8 +134,7 @@ class Attached:
         """A frame that came."""
         if kind is Kind.OPEN:
             head = json.loads(payload)
-            asks = any(name == "expect" for name, _ in head["headers"])
-            incoming = self.open[number] = Incoming(self, number, AHEAD if asks else 0)
+            incoming = self.open[number] = Incoming(self, number, AHEAD if head["asks"] else 0)
             task = asyncio.create_task(self._answer(number, incoming, head))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -24,7 +24,7 @@ from lookup_tables.records import Preprocessing
 from server import logs
 from server.channel import Channel, Kind
 from server.connection import CAME, UNREAD
-from server.errors import ServeError
+from server.errors import ServeError, Unavailable
 from server.images import Limits, read
 from server.leaving import Leaving, configuration
 from server.shared import Shared
@@ -112,7 +112,7 @@ class Relay:
             return
         self._open[number] = exchange
         unread = scope["state"].get(UNREAD, bool)
-        self.channel.send(Kind.OPEN, number, _head(scope))
+        self.channel.send(Kind.OPEN, number, _head(scope, asks))
         bringing = asyncio.create_task(self._bring(number, exchange, receive))
         try:
             while not ended:
@@ -211,8 +211,6 @@ class Relay:
             return {"began": began}
         try:
             picture = read(body, self._preprocessing, self._limits, exact=self._exact)
-            if picture.pixels.nbytes > self._memory.size:
-                picture = read(body, self._preprocessing, self._limits, exact=True)
         except ServeError as error:
             return {"began": began, "error": type(error).__name__, "detail": error.detail, "extra": error.extra}
         except Exception as error:
@@ -227,17 +225,16 @@ class Relay:
         return {"began": began, "place": place, "shape": shape, "size": size, "orientation": picture.orientation}
 
 
-def _head(scope: dict[str, Any]) -> bytes:
-    """A request's head as JSON."""
+def _head(scope: dict[str, Any], asks: bool) -> bytes:
+    """A request's head as JSON, and whether it `asks` before sending its body."""
     told = {name: scope[name] for name in ("method", "path", "scheme", "http_version", "client", "server")}
     told |= {name: scope[name].decode("latin-1") for name in ("raw_path", "query_string")}
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-    return json.dumps(told | {"headers": headers, CAME: scope["state"].get(CAME)}).encode()
+    return json.dumps(told | {"headers": headers, "asks": asks, CAME: scope["state"].get(CAME)}).encode()
 
 
 async def _refuse(send: Any, detail: str) -> None:
-    problem = {"type": "/problems/unavailable", "title": "Unavailable", "status": 503, "detail": detail}
-    body = json.dumps(problem).encode()
+    body = json.dumps(Unavailable(detail).problem()).encode()
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),

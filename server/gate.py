@@ -23,7 +23,7 @@ CLASSIFY = _Route("/classify")
 class Gate:
     """Has `POST /classify` answered by `classify`, the route's own function; `refuse` makes a response of its refusal.
 
-    FastAPI's way to it takes as long as all that is done there for an image of a small network (benchmarks/served).
+    FastAPI's way to it adds about a third to what is done there besides decoding and the engine (benchmarks/served).
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from server.engine import MOST_CLASSES, Image, Ranking
 from server.errors import BadBudget, BadRequest, UnknownModel
 from server.form import MOST_IMAGES
 from server.pixels import from_pixels
-from server.reading import Reading
+from server.reading import Reading, timed
 from server.schemas import percent
 from server.service import Service
 from server.stages import Stages
@@ -129,11 +129,8 @@ def reader(serving: Service, image: bytes | Pixels) -> Reading:
 
 
 async def _at_once(ready: Callable[[], Image], stages: Stages) -> Image:
-    """Where nothing is to be decoded, a thread would take longer."""
-    stages.end("decode_wait")
-    image = ready()
-    stages.end("decode")
-    return image
+    """Where nothing is to be decoded, and no thread needed."""
+    return timed(ready, stages)
 
 
 def outputs(

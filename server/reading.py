@@ -11,6 +11,14 @@ Reading = Callable[[Stages], Awaitable[Image]]
 """Gives what the engine takes; ends the stages `decode_wait` and `decode`. Raises what is wrong with the image."""
 
 
+def timed(read: Callable[[], Image], stages: Stages) -> Image:
+    """What `read` gives, with the stages before it and of it ended; it is not read where the deadline has passed."""
+    stages.end("decode_wait")
+    image = read()
+    stages.end("decode")
+    return image
+
+
 class Elsewhere(Protocol):
     """Another process, which reads images for this one."""
 

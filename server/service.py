@@ -26,7 +26,7 @@ from server.monitor import Machine, Monitor
 from server.nvml import Gpu, GpuWatch
 from server.pixels import decode
 from server.rates import Bucket, Rate, Rates
-from server.reading import Reading, elsewhere
+from server.reading import Reading, elsewhere, timed
 from server.settings import Settings
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
@@ -106,14 +106,7 @@ class Service:
 
     async def on_thread(self, read: Callable[[], Image], stages: Stages) -> Image:
         """What `read` gives on a thread that decodes; where the deadline passes before its turn comes, it has none."""
-
-        def work() -> Image:
-            stages.end("decode_wait")
-            image = read()
-            stages.end("decode")
-            return image
-
-        return await asyncio.get_running_loop().run_in_executor(self.decode_pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self.decode_pool, timed, read, stages)
 
     def headroom(self) -> float:
         """The share of the device that others leave to us."""

@@ -1,4 +1,4 @@
-"""Memory that a front end and the engine's process share: pictures go from one to the other without being copied."""
+"""Memory that a front end and the engine's process share: pictures are put there by one and read there by the other."""
 
 import math
 import mmap
