@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -134,8 +134,7 @@ async def run_image(
     """
     stages = ask.stages
     with serving.front.passing():
-        async with turns or nullcontext():
-            image = await read(stages)
+        image = await (_in_turn(turns, read, stages) if turns else read(stages))
     queued = serving.clock()
     answer = await _run(serving, image, ask)
     now = serving.clock()
@@ -143,7 +142,7 @@ async def run_image(
     total = now - stages.arrived
     queue = stages.seconds["decode_wait"] + answer.queue
     seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
-    _count(serving, answer, seconds, in_time=total <= stages.limit)
+    serving.metrics.count_answer(answer.entry, seconds, in_time=total <= stages.limit)
     serving.on_answer(stages, answer)
     return answer, seconds
 
@@ -193,6 +192,11 @@ async def _one(
         return Problem.model_validate(error.problem())
 
 
+async def _in_turn(turns: asyncio.Semaphore, read: Reading, stages: Stages) -> Image:
+    async with turns:
+        return await read(stages)
+
+
 async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:
     try:
         return await serving.batcher.submit(image, ask.allowed, ask.stages.deadline - serving.front.reply, ask.tenant)
@@ -202,15 +206,5 @@ async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:
 
 
 def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Prediction]:
-    rows = list(zip(ranking.indices, ranking.probabilities, strict=True))[:top_k]
-    return [Prediction(label=table.labels[i], index=i, probability=round(p, 6)) for i, p in rows]
-
-
-def _count(serving: Service, answer: Answer[Ranking], seconds: dict[str, float], *, in_time: bool) -> None:
-    metrics, entry = serving.metrics, answer.entry
-    metrics.flops.observe(entry.flops)
-    if entry.top1 is not None:
-        metrics.top1.observe(entry.top1)
-    metrics.deadlines.labels(str(in_time).lower()).inc()
-    for stage in ("decode", "queue", "compute"):
-        metrics.stage_seconds.labels(stage).observe(seconds[stage])
+    rows = zip(ranking.indices[:top_k], ranking.probabilities[:top_k], strict=True)
+    return [Prediction(table.labels[i], i, round(p, 6)) for i, p in rows]

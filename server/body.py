@@ -78,14 +78,17 @@ class Body:
         self._timer: asyncio.Timeout | None = None
         self._dropped = False
 
-    async def receive(self, request: Sent, limit: int, timeout: float, take: Callable[[bytes], object]) -> None:
+    async def receive(self, request: Sent, limit: int, timeout: float | None, take: Callable[[bytes], object]) -> None:
         """Hands the bytes to `take` as they come.
 
         Raises TooLarge past `limit` bytes, by the Content-Length header before anything is read; SlowBody after
-        `timeout` seconds; Overloaded when there is no room for all bodies; ClientGone.
+        `timeout` seconds, None for a body that has come; Overloaded when there is no room for all bodies; ClientGone.
         """
         length = request.headers.get("content-length", "")
         _check_size(int(length[:20]) if length.isdecimal() else 0, limit)
+        if timeout is None:
+            await self._receive(request, limit, take)
+            return
         try:
             async with asyncio.timeout(timeout) as self._timer:
                 self._bodies.arriving.add(self)
@@ -123,7 +126,7 @@ class Body:
         self.size = 0
 
 
-async def read_image(request: Request, body: Body, max_bytes: int, timeout: float) -> bytes:
+async def read_image(request: Request, body: Body, max_bytes: int, timeout: float | None) -> bytes:
     """The image's bytes.
 
     Raises as `Body.receive` does; UnsupportedType for a declared type that is no image; BadRequest for a form without

@@ -23,6 +23,8 @@ UNREAD = "unread"
 """In the scope's state: tells whether a part of the request's body has not come yet."""
 CAME = "came"
 """In the scope's state: when the request's head reached this machine, by time.monotonic."""
+LEFT = "left"
+"""In the scope's state: a set of what is called when the client leaves."""
 
 MOST_URL = 16 * 1024  # bytes
 MOST_HEAD = 32 * 1024  # bytes of URL and headers
@@ -86,6 +88,7 @@ class Connection(HttpToolsProtocol):
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
         self._outlet = cast(asyncio.Transport, _Outlet(self))
+        self._left: set[Callable[[], object]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; where there is no room for it, it is told so and sent away."""
@@ -101,11 +104,15 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         _stop(self._head_timer)
         _stop(self._write_timer)
+        for tell in tuple(self._left):
+            tell()
 
     def data_received(self, data: bytes) -> None:
         """Any number of bytes, of heads, bodies, or what is not read any more."""
         if self._leaving:
-            self._discard(len(data))
+            self._discarded += len(data)
+            if self._discarded > MOST_DISCARDED:
+                self.transport.abort()
             return
         self._unset_keepalive_if_required()
         while data:
@@ -175,9 +182,9 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         cycle.transport = self._outlet
         cycle.keep_alive = cycle.keep_alive and not self._stopping
-        cycle.scope["state"][UNREAD] = lambda: cycle.more_body
-        alone = len(self.server_state.tasks) <= 1
-        cycle.scope["state"][CAME] = time.monotonic() - waited(self.transport.get_extra_info("socket"), alone=alone)
+        alone, state = len(self.server_state.tasks) <= 1, cycle.scope["state"]
+        state[UNREAD], state[LEFT] = lambda: cycle.more_body, self._left
+        state[CAME] = time.monotonic() - waited(self.transport.get_extra_info("socket"), alone=alone)
         if len(self.pipeline) > MOST_PIPELINED:
             self._fail(_PIPELINED)
 
@@ -285,11 +292,6 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER, self.transport.abort)
-
-    def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > MOST_DISCARDED:
-            self.transport.abort()
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

@@ -20,11 +20,8 @@ class Drift:
         self._log = 0.0
         self._headroom = 0.0
         """Logarithm of the headroom of the batches that were learned from, averaged as they are."""
-
-    @property
-    def center(self) -> float:
-        """Observed over predicted seconds, of late."""
-        return math.exp(self._log)
+        self.center = self._shared = 1.0
+        """Observed over predicted seconds, of late, and the headroom that goes with it."""
 
     @property
     def upper(self) -> float:
@@ -36,7 +33,7 @@ class Drift:
 
         Headroom itself would be counted twice once drift has learned what it does to batches, if anything.
         """
-        return min(1.0, headroom / math.exp(self._headroom))
+        return min(1.0, headroom / self._shared)
 
     def expected(self, predicted: float, headroom: float = 1.0) -> float:
         """The seconds that a batch likely takes for which the table predicts so many."""
@@ -49,3 +46,4 @@ class Drift:
         step = max(-LARGEST_STEP, min(LARGEST_STEP, error))
         self._log = max(BOUNDS[0], min(BOUNDS[1], self._log + WEIGHT * step))
         self._headroom += WEIGHT * (math.log(headroom) - self._headroom)
+        self.center, self._shared = math.exp(self._log), math.exp(self._headroom)

@@ -1,10 +1,12 @@
 """The gate before the application: images pass it in turns, and not by way of FastAPI."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,6 +20,32 @@ class _Route:
 
 
 CLASSIFY = _Route("/classify")
+
+
+class _Indexed(Headers):
+    """Headers that are looked up, not searched for, the first of a name."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope=scope)
+        said: Iterable[tuple[bytes, bytes]] = reversed(scope["headers"])
+        self._first = {name.decode("latin-1"): value.decode("latin-1") for name, value in said}
+
+    def __getitem__(self, key: str) -> str:
+        return self._first[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """By a name in lower case."""
+        return self._first.get(key, default)
+
+
+class _Asked(Request):
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        self._indexed = _Indexed(scope)
+
+    @property
+    def headers(self) -> Headers:
+        return self._indexed
 
 
 class Gate:
@@ -41,7 +69,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         await self._turns.wait()
-        scope["route"], request = CLASSIFY, Request(scope, receive)
+        scope["route"], request = CLASSIFY, _Asked(scope, receive)
         try:
             response = await self._classify(request)
         except (ServeError, RequestValidationError) as error:

@@ -3,7 +3,7 @@
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Summary, generate_latest
@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from lookup_tables.table import Entry
 from server.errors import DeadlinePassed, Overloaded
 from server.graphs import EAGER, Buckets, Graphs
 from server.monitor import Load
@@ -100,11 +101,25 @@ class Metrics:
         )
         for reason, stage in REFUSED:
             self.refused_images.labels(reason, stage)
+        # Looked for once: a look takes longer than to count.
+        self._requests_of = lru_cache(lambda route, status: self.requests.labels(route, str(status)))
+        self._seconds_of = lru_cache(self.seconds.labels)
+        self._deadlines_of = lru_cache(lambda met: self.deadlines.labels(str(met).lower()))
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in ("decode", "queue", "compute")}
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Counts a request that has ended."""
-        self.requests.labels(route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        self._requests_of(route, status).inc()
+        self._seconds_of(route).observe(seconds)
+
+    def count_answer(self, entry: Entry, seconds: Mapping[str, float], *, in_time: bool) -> None:
+        """Counts an image that was answered by a stitch, and the seconds of its stages."""
+        self.flops.observe(entry.flops)
+        if entry.top1 is not None:
+            self.top1.observe(entry.top1)
+        self._deadlines_of(in_time).inc()
+        for stage, series in self._stages.items():
+            series.observe(seconds[stage])
 
     def count_refusal(self, status: int) -> None:
         """Counts a request that the connection refused, before there was a route, or while its body came."""

@@ -1,7 +1,8 @@
 """The HTTP routes: each reads its request, asks the service, and says what came of it. They decide nothing."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -19,7 +20,7 @@ from server.answering import (
 )
 from server.body import read_image, read_images
 from server.budget import Budget
-from server.connection import UNREAD
+from server.connection import LEFT, UNREAD
 from server.errors import BadRequest, ClientGone, Draining, ServeError, Unavailable
 from server.form import MOST_IMAGES
 from server.metrics import CONTENT_TYPE
@@ -99,15 +100,15 @@ async def classify(request: Request) -> Response:
         ask.stages.end("receive")
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         pay(request)
-        image = await read_image(request, body, serving.settings.max_bytes, serving.settings.body_timeout_s)
+        timeout = serving.settings.body_timeout_s if waits else None
+        image = await read_image(request, body, serving.settings.max_bytes, timeout)
         if waits:  # for its body; else nothing has happened since
             ask.stages.end("receive")
             serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
             answer = await unless_gone(request, answer_image(serving, image, ask))
-    timing = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms)
-    headers = {"X-Stitch-Id": str(answer.stitch.id), "Server-Timing": timing}
-    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
+    headers = {"X-Stitch-Id": str(answer.stitch.id), "Server-Timing": answer.timing_ms.header()}
+    return Response(answer.json(), headers=headers, media_type="application/json")
 
 
 @router.post(
@@ -165,15 +166,15 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
 
     The work is the caller's own: were it another task, its result would come a turn or two of the event loop later.
     """
-    mine, gone = asyncio.current_task(), asyncio.ensure_future(_disconnected(request))
+    mine = asyncio.current_task()
     left = working = False
 
-    def leave(_: object) -> None:
+    def leave() -> None:
         nonlocal left
-        if working and mine and not gone.cancelled():
+        if working and mine:
             left = mine.cancel()
 
-    gone.add_done_callback(leave)
+    forget = _when_left(request, leave)
     working = True
     try:
         return await work
@@ -183,12 +184,23 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
         raise
     finally:
         working = False
-        gone.cancel()
+        forget()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _when_left(request: Request, tell: Callable[[], object]) -> Callable[[], object]:
+    """Has something called when the client leaves -> what takes that back."""
+    told: set[Callable[[], object]] | None = request.scope.get("state", {}).get(LEFT)
+    if told is not None:
+        told.add(tell)
+        return partial(told.discard, tell)
+
+    async def wait() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    waiting = asyncio.ensure_future(wait())
+    waiting.add_done_callback(lambda _: waiting.cancelled() or tell())
+    return waiting.cancel
 
 
 @router.get(

@@ -19,14 +19,14 @@ from server.body import Bodies
 from server.controller import POLICIES, Controller, Plan
 from server.engine import Engine, Image, Ranking
 from server.front import Front
-from server.images import Limits
+from server.images import Limits, is_quick
 from server.latencies import table_for
 from server.metrics import Metrics
 from server.monitor import Machine, Monitor
 from server.nvml import Gpu, GpuWatch
 from server.pixels import decode
 from server.rates import Bucket, Rate, Rates
-from server.reading import Reading, elsewhere, timed
+from server.reading import Reading, elsewhere, here, timed
 from server.settings import Settings
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
@@ -102,7 +102,9 @@ class Service:
     def reading(self, body: bytes) -> Reading:
         """How the image in a file's bytes is read for the request that is being answered."""
         other = elsewhere.get()
-        return partial(other.read, body) if other else partial(self.on_thread, partial(self._decode, body))
+        if other:
+            return partial(other.read, body)
+        return partial(here if is_quick(body) else self.on_thread, partial(self._decode, body))
 
     async def on_thread(self, read: Callable[[], Image], stages: Stages) -> Image:
         """What `read` gives on a thread that decodes; where the deadline passes before its turn comes, it has none."""

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from benchmarks.peers import nothing
 from server import service
 from server.app import application
+from server.connection import LEFT, UNREAD
 from server.engine import Engine
 from server.gate import Gate
 from server.service import build
@@ -51,7 +52,7 @@ async def ask(app: FastAPI, body: bytes) -> None:
         "headers": [(b"host", b"x"), (b"content-type", b"image/jpeg"), (b"content-length", b"%d" % len(body))],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
-        "state": {},
+        "state": {UNREAD: bool, LEFT: set()},
     }
     await app(scope, receive, send)
     assert said[0]["status"] == 200, said

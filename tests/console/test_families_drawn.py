@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_other_families_are_drawn_too(site: Running, browser: Browser, family: s
 
         def answer(route: Route) -> None:
             content = json.loads(route.fetch(url=f"{site.url}/classify").text())
-            route.fulfill(json=content | {"stitch": StitchUsed.of(entry).model_dump()})
+            route.fulfill(json=content | {"stitch": asdict(StitchUsed.of(entry))})
 
         page.route(CLASSIFY, answer)
         page.goto("/")

@@ -1,6 +1,7 @@
 """Whose turn it is to be decoded, and who is not decoded at all."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from threading import Event, Lock, Semaphore
 
 import pytest
 from conftest import Running, run, settings
+from PIL import Image
 
 from server.answering import ImageAsked, answer_image, answer_images, asked, decode_turns
 from server.body import Bodies, Body
@@ -102,6 +104,14 @@ class House:
 
 
 Open = Callable[[int], AbstractAsyncContextManager[House]]
+
+
+@pytest.fixture
+def sample(sample: bytes) -> bytes:
+    """As PNG: a small JPEG is read at once, on no other thread."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(sample)).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture

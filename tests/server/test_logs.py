@@ -116,7 +116,8 @@ def test_failures_are_told_of_and_refusals_are_not(configure: Configure, cache: 
             service.engine.run = broken  # type: ignore[method-assign, assignment]
             failed = client.post("/classify", content=sample, headers={"x-request-id": "mine-2"})
             service.decode_pool = BrokenPool()
-            crashed = client.post("/classify", content=sample, headers={"x-request-id": "mine-3"})
+            large = sample + bytes(10_000)
+            crashed = client.post("/classify", content=large, headers={"x-request-id": "mine-3"})
     assert (failed.status_code, crashed.status_code) == (500, 500)
     errors = [line for line in lines(stream) if line["level"] == "error"]
     assert [line.get("request_id") for line in errors] == [None, "mine-2", "mine-3"]

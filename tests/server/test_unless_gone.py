@@ -1,10 +1,12 @@
 """Work that ends when its client leaves."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from starlette.requests import Request
 
+from server.connection import LEFT
 from server.errors import ClientGone
 from server.routes import unless_gone
 
@@ -78,5 +80,22 @@ def test_a_caller_that_is_cancelled_is_cancelled() -> None:
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
+
+    asyncio.run(scenario())
+
+
+def test_connections_tell_themselves_and_are_not_asked() -> None:
+    async def scenario() -> None:
+        told: set[Callable[[], object]] = set()
+        request = Request({"type": "http", "state": {LEFT: told}})  # which receives nothing
+
+        async def work() -> None:
+            for tell in tuple(told):
+                tell()
+            await asyncio.Event().wait()
+
+        with pytest.raises(ClientGone):
+            await unless_gone(request, work())
+        assert not told
 
     asyncio.run(scenario())
