@@ -42,9 +42,12 @@ class Group(Replica):
         os.killpg(self.process.pid, which)
 
     def resident(self) -> int:
-        """Their resident memory, in bytes."""
-        first = psutil.Process(self.process.pid)
-        return sum(each.memory_info().rss for each in (first, *first.children(recursive=True)))
+        """Their resident memory, in bytes; 0 once they have ended."""
+        try:
+            first = psutil.Process(self.process.pid)
+            return sum(each.memory_info().rss for each in (first, *first.children(recursive=True)))
+        except psutil.NoSuchProcess:
+            return 0
 
 
 class Other(Chaos):
@@ -91,8 +94,11 @@ class Other(Chaos):
     async def settle(self) -> dict[str, Any]:
         """How the server is when all have gone: ready, and of how many images it says what it said before."""
         await asyncio.sleep(12)
-        async with self.session.get(f"{self.server.url}{KINDS[self.options.server].ready}") as response:
-            ready = response.status
+        try:
+            async with self.session.get(f"{self.server.url}{KINDS[self.options.server].ready}") as response:
+                ready = response.status
+        except aiohttp.ClientError:
+            ready = 0
         before = self.asked.total()
         for image, stitch in self.expected:
             await self.ask(image, stitch, 10.0)

@@ -1,8 +1,9 @@
 """What users would pick instead, side by side on this machine: python -m benchmarks.peers.compare --python PYTHON
 
-Each server with the same weights, decoder, limits and pictures, written as its own documentation would have it, alone
-on the processors `--cores`, asked from `--client-core`. In every round each has its turn, so that a machine whose speed
-changes meets them all. Writes JSON, and a table of medians and ranges. PYTHON has requirements.txt beside ours.
+Each server with the same weights and pictures, written as its own documentation would have it, alone on the processors
+`--cores`, asked from `--client-core`. Inside the others is timm, as its documentation runs it, or our engine and
+decoder. In every round each has its turn, so that a machine whose speed changes meets them all. Writes JSON, and a
+table of medians and ranges. PYTHON has requirements.txt beside ours.
 
 noop    nothing to do for a body of 30 kB, 32 connections, closed loop
 digits  the most accurate stitch, JPEG: throughput of a closed loop of 16, then latencies at shares of that, open loop
@@ -73,26 +74,29 @@ class Comparison:
         self._photographs = photographs(8)
         self._samples = [path.read_bytes() for path in sorted((ROOT / "checkpoints/samples").glob("*.jpg"))[:16]]
 
-    def _serving(self, name: str, images: Sequence[bytes], work: str, *own: str) -> AbstractContextManager[Server]:
-        environment, mine = {"PEER_WORK": work, "PEER_THREADS": "1"}, ["--threads", "1", *own]
+    def _serving(
+        self, name: str, inside: str, images: Sequence[bytes], work: str, *own: str
+    ) -> AbstractContextManager[Server]:
+        environment = {"PEER_WORK": work, "PEER_THREADS": "1", "PEER_INSIDE": inside}
+        mine = ["--threads", "1", *own]
         if work.startswith("deit"):
             environment["PEER_CHECKPOINT"] = str(self._options.checkpoint)
             mine += ["--family", "deit_ti_s_b", "--checkpoint", str(self._options.checkpoint)]
         return server(name, images, self._place, environment, mine if name == "stitchserve" else [])
 
-    def noop(self, name: str) -> Iterator[Row]:
+    def noop(self, name: str, inside: str) -> Iterator[Row]:
         """The server itself."""
         body = b"\xff\xd8\xff" + random.Random(0).randbytes(30_000)
-        with self._serving(name, [body], "noop", "--slo-ms", "2000") as running:
+        with self._serving(name, inside, [body], "noop", "--slo-ms", "2000") as running:
             found = saturate(running, 32, self._options.seconds, self._options.client_core)
             yield {"rate": found.rate, "p50": found.p50, "p99": found.p99, "failed": found.failed}
 
-    def digits(self, name: str) -> Iterator[Row]:
+    def digits(self, name: str, inside: str) -> Iterator[Row]:
         """A small network."""
         table = LookupTable.load(folder("digits"))
         best = max(table.entries, key=lambda entry: entry.top1 or 0).stitch
         query = f"?stitch={best}&deadline_ms=60000" if name == "stitchserve" else ""
-        with self._serving(name, self._samples, f"digits:{best}") as running:
+        with self._serving(name, inside, self._samples, f"digits:{best}") as running:
             found = saturate(running, 16, self._options.seconds, self._options.client_core, query)
             row: Row = {
                 "rate": found.rate,
@@ -108,7 +112,7 @@ class Comparison:
                 row[f"failed at {share:.0%}"] = sum(each.status != OK for each in outcomes)
             yield row
 
-    def deit(self, name: str) -> Iterator[Row]:
+    def deit(self, name: str, inside: str) -> Iterator[Row]:
         """Large networks."""
         for key in ("ti", "b"):
             stitch = anchor(key).stitch
@@ -120,7 +124,7 @@ class Comparison:
             if name == "bare":
                 yield {"anchor": key, "rate": self._bare(work, seconds)}
                 continue
-            with self._serving(name, self._photographs, work) as running:
+            with self._serving(name, inside, self._photographs, work) as running:
                 found = saturate(running, 16, seconds, self._options.client_core, query)
                 yield {"anchor": key, "rate": found.rate, "p99": found.p99, "failed": found.failed}
 
@@ -150,11 +154,11 @@ class Comparison:
         print(json.dumps({"DeiT-B images/s": capacity, "SLO ms": slo * 1e3}), flush=True)
         return trace(BURST, capacity, self._options.burst_seconds, self._round), slo
 
-    def burst(self, name: str) -> Iterator[Row]:
+    def burst(self, name: str, inside: str) -> Iterator[Row]:
         """Bursts that the largest network cannot carry."""
         each, slo = self._bursts
         if name == "stitchserve":
-            with self._serving(name, self._photographs, "deit", "--slo-ms", str(slo * 1e3)) as running:
+            with self._serving(name, inside, self._photographs, "deit", "--slo-ms", str(slo * 1e3)) as running:
                 outcomes = paced(running, each, slo)
                 told = summarise(outcomes)
                 yield {
@@ -166,7 +170,7 @@ class Comparison:
             return
         for key in ANCHORS:
             entry = anchor(key)
-            with self._serving(name, self._photographs, f"deit_ti_s_b:{entry.stitch}") as running:
+            with self._serving(name, inside, self._photographs, f"deit_ti_s_b:{entry.stitch}") as running:
                 outcomes = paced(running, each, slo)
                 share, top1 = summarise(outcomes).attainment, entry.top1 or 0.0
                 yield {"serves": key, "in time": share, "effective": share * top1, "top1": top1}
@@ -177,6 +181,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers' packages")
     parser.add_argument("--tasks", nargs="+", default=["noop", "digits", "deit", "burst"])
     parser.add_argument("--servers", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--inside", nargs="+", default=["timm", "engine"], choices=["timm", "engine"], help="of peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--cores", default="0", help="of the server")
@@ -200,16 +205,25 @@ def main() -> None:
         for number in range(options.rounds):
             comparison = Comparison(options, number)
             measure: Callable[[str], Iterator[Row]] = getattr(comparison, task)
-            for name in [*options.servers, *(["bare"] if task == "deit" else [])]:
+            for name, inside in contestants(task, options.servers, options.inside):
                 try:
-                    rows = list(measure(name))
+                    rows = list(measure(name, inside))
                 except RuntimeError as error:
                     rows = [{"error": str(error)}]
                 for row in rows:
-                    found.append({"task": task, "server": name, "round": number} | row)
+                    found.append({"task": task, "server": name, "inside": inside, "round": number} | row)
                     print(json.dumps(found[-1]), flush=True)
                 options.out.write_text(json.dumps({"about": about, "rows": found}, indent=1))
     print(tables(found))
+
+
+def contestants(task: str, servers: Sequence[str], inside: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Who is measured, and what is inside."""
+    for name in servers:
+        for each in inside if name != "stitchserve" and task != "noop" else ["engine"]:
+            yield name, each
+    if task == "deit":
+        yield "bare", "engine"
 
 
 def versions(python: str) -> dict[str, str]:
@@ -227,11 +241,16 @@ def tables(rows: Sequence[Row]) -> str:
         names = list(dict.fromkeys(name for row in mine for name in row if isinstance(row[name], float | int)))
         names = [name for name in names if name != "round"]
         said.append(f"\n{task}\n\n| server | {' | '.join(names)} |\n| --- |{' --- |' * len(names)}")
-        for key in dict.fromkeys((row["server"], row.get("anchor", row.get("serves", ""))) for row in mine):
-            of = [row for row in mine if (row["server"], row.get("anchor", row.get("serves", ""))) == key]
+        for key in dict.fromkeys(map(_key, mine)):
+            of = [row for row in mine if _key(row) == key]
             cells = [_cell([float(row[name]) for row in of if name in row]) for name in names]
-            said.append(f"| {' '.join(map(str, key)).strip()} | {' | '.join(cells)} |")
+            said.append(f"| {key} | {' | '.join(cells)} |")
     return "\n".join(said)
+
+
+def _key(row: Row) -> str:
+    what = (row["server"], row["inside"], row.get("anchor", row.get("serves")))
+    return ", ".join(str(each) for each in what if each is not None)
 
 
 def _cell(values: Sequence[float]) -> str:

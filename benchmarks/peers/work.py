@@ -1,9 +1,11 @@
 """What peers do with an image: one stitch of one family by the engine that stitchserve has, or nothing at all.
 
 The environment says which, since some peers start processes of their own: PEER_WORK is `noop`, or a family and a stitch
-as in `digits:46` (`digits`: the most accurate one); PEER_CHECKPOINT its weights; PEER_THREADS the engine's.
+as in `digits:46` (`digits`: the most accurate one); PEER_CHECKPOINT its weights; PEER_THREADS the threads that compute.
+PEER_INSIDE is `timm` for an anchor as timm computes it, which is what a user of the peer has.
 """
 
+import io
 import os
 from typing import Any, NamedTuple, Protocol
 
@@ -66,9 +68,43 @@ class Stitch:
         return [Best(self._table.labels[each.indices[0]], each.probabilities[0]) for each in rankings]
 
 
+class Plain:
+    """An anchor as timm's documentation runs it: its transform on Pillow's picture, its network, inference mode."""
+
+    def __init__(self, name: str, checkpoint: str | None, threads: int) -> None:
+        import timm  # noqa: PLC0415 - as above
+        import torch  # noqa: PLC0415
+        from PIL import Image  # noqa: PLC0415
+
+        import stitching  # noqa: PLC0415
+        from lookup_tables.table import LookupTable, folder  # noqa: PLC0415
+
+        family, _, chosen = name.partition(":")
+        table, model = LookupTable.load(folder(family)), stitching.load(family, checkpoint)
+        anchor = table.entry(int(chosen)).anchor
+        (self._net,) = (seam.net.eval() for seam in model.seams if seam.stem.name.partition(".")[0] == anchor)
+        self._torch, self._open, self._labels = torch, Image.open, table.labels
+        p = table.family.preprocessing
+        self._transform = timm.data.create_transform(
+            p.size, interpolation=p.interpolation, mean=p.mean, std=p.std, crop_pct=p.crop
+        )
+        torch.set_num_threads(threads)
+
+    def decode(self, body: bytes) -> Any:
+        """float32 (3, size, size), normalised."""
+        return self._transform(self._open(io.BytesIO(body)).convert("RGB"))
+
+    def classify(self, images: list[Any]) -> list[Best]:
+        """As one batch."""
+        with self._torch.inference_mode():
+            values, classes = self._net(self._torch.stack(images)).softmax(dim=1).max(dim=1)
+        return [Best(self._labels[each], value) for each, value in zip(classes.tolist(), values.tolist(), strict=True)]
+
+
 def work() -> Work:
     """As the environment says."""
     name = os.environ.get("PEER_WORK", "digits")
     if name == NOOP:
         return Nothing()
-    return Stitch(name, os.environ.get("PEER_CHECKPOINT"), int(os.environ.get("PEER_THREADS", "1")))
+    kind = Plain if os.environ.get("PEER_INSIDE") == "timm" else Stitch
+    return kind(name, os.environ.get("PEER_CHECKPOINT"), int(os.environ.get("PEER_THREADS", "1")))
