@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Protocol
+from typing import Protocol, Self
 
 from fastapi import Request
 from starlette.types import Receive
@@ -42,14 +41,9 @@ class Bodies:
         self.arriving: set[Body] = set()
         """Those on their way in."""
 
-    @contextmanager
-    def hold(self) -> Iterator["Body"]:
-        """A body whose bytes count as held until the block is left."""
-        body = Body(self, self._clock())
-        try:
-            yield body
-        finally:
-            body.release()
+    def hold(self) -> "Body":
+        """For a `with` block: a body whose bytes count as held until it is left."""
+        return Body(self, self._clock())
 
     def count(self, size: int) -> None:
         """`size` more bytes are held, or fewer. Raises Overloaded when there is no room for them."""
@@ -77,6 +71,12 @@ class Body:
         self.size = 0
         self._timer: asyncio.Timeout | None = None
         self._dropped = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     async def receive(self, request: Sent, limit: int, timeout: float | None, take: Callable[[bytes], object]) -> None:
         """Hands the bytes to `take` as they come.

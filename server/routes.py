@@ -49,9 +49,8 @@ async def service(request: Request) -> Service:
     return request.app.state.service  # type: ignore[no-any-return]
 
 
-async def sender_of(request: Request) -> Tenant:
+def sender_of(request: Request, serving: Service) -> Tenant:
     """Whose request it is, by its API key; the request's state then holds the bucket that pays for it, if any."""
-    serving = await service(request)
     address = request.client.host if request.client else None
     tenant, request.state.bucket = serving.whose(key_in(request.headers), address)
     return tenant
@@ -65,7 +64,7 @@ def pay(request: Request) -> None:
 
 async def tenant_of(request: Request) -> Tenant:
     """Whose request it is, which is paid for."""
-    tenant = await sender_of(request)
+    tenant = sender_of(request, await service(request))
     pay(request)
     return tenant
 
@@ -90,7 +89,7 @@ Whose = Annotated[Tenant, Depends(tenant_of)]
 async def classify(request: Request) -> Response:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     serving, query = await service(request), Query.of(request.scope["query_string"])
-    budget, tenant = query.asks, await sender_of(request)
+    budget, tenant = query.asks, sender_of(request, serving)
     arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     ask = asked(serving, budget, query.top_k, arrived, request.state.request_id, tenant=tenant, nearest=query.nearest)

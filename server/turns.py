@@ -16,13 +16,12 @@ class Turns:
 
     async def wait(self) -> None:
         """Returns when it is the caller's turn: at once, unless others began in this one."""
-        loop = asyncio.get_running_loop()
         if not self._begun:
-            loop.call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._next)
         if self._begun < EACH and not self._waiting:
             self._begun += 1
             return
-        turn = loop.create_future()
+        turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         await turn
 
