@@ -90,9 +90,13 @@ class Engine:
         *,
         dtype: Setting = "auto",
         max_batch: int = 64,
+        cache: Path | None = None,
         runner: Callable[[torch.device, Forward], Runner] = Direct,
     ) -> None:
-        """`max_batch`: the most rows that a GPU runs in one piece; `runner`: what runs passes elsewhere."""
+        """`max_batch`: the most rows that a GPU runs in one piece; `runner`: what runs passes elsewhere.
+
+        In `cache` is kept what took long to measure.
+        """
         self.device = device
         if device.type == "cpu":
             torch.set_num_threads(threads or most_threads())
@@ -102,7 +106,7 @@ class Engine:
         self._layout = torch.contiguous_format if dtype == "float32" else torch.channels_last
         self.model = model.to(memory_format=self._layout).eval().requires_grad_(False)
         streamline(self.model)
-        self.threads = settle(self.model, threads) if device.type == "cpu" else None
+        self.threads = settle(self.model, threads, cache) if device.type == "cpu" else None
         p = model.family.preprocessing
         self.image_size = p.size
         # (x / 255 - mean) / std as one multiplication and one addition.
@@ -127,10 +131,12 @@ class Engine:
         *,
         dtype: Setting = "auto",
         max_batch: int = 64,
+        cache: Path | None = None,
     ) -> "Engine":
         """The engine for a family's checkpoint. Raises ValueError for a device, family or file that does not do."""
         chosen = pick_device(device)
-        return cls(stitching.load(family, checkpoint), chosen, threads, dtype=dtype, max_batch=max_batch)
+        model = stitching.load(family, checkpoint)
+        return cls(model, chosen, threads, dtype=dtype, max_batch=max_batch, cache=cache)
 
     def check(self, table: LookupTable) -> None:
         """TableError unless the table is one of this model: the same stitches, modules, classes and preprocessing."""

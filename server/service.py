@@ -227,7 +227,7 @@ def build(settings: Settings) -> Service:
     _check_weights(unmeasured, settings.checkpoint or shipped(settings.family))
     engine = Engine.load(
         settings.family, settings.checkpoint, settings.device, settings.threads,
-        dtype=settings.dtype, max_batch=settings.max_batch,
+        dtype=settings.dtype, max_batch=settings.max_batch, cache=settings.cache,
     )  # fmt: skip
     engine.check(unmeasured)
     table = table_for(engine, source, settings.cache, settings.max_batch, settings.profile_s)

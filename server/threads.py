@@ -1,10 +1,14 @@
 """How many CPU threads compute a batch: as many as are worth their cores, by measurement."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -31,10 +35,30 @@ Seconds = Callable[[Sequence[int]], Mapping[int, float]]
 """For each of these numbers of threads, how long a batch takes."""
 
 
-def settle(model: SNNet, asked: int | None) -> Threads:
-    """Have torch compute on as many as were asked for, or as are worth it for this model on a CPU."""
-    chosen = choose_threads(asked, most_threads(), partial(measured_threads, model))
+def settle(model: SNNet, asked: int | None, cache: Path | None = None) -> Threads:
+    """Have torch compute on as many as were asked for, or as are worth it for this model on a CPU.
+
+    What was measured is kept in `cache` for the rest of the day, so that the next start need not wait for it.
+    """
+    most, measure = most_threads(), partial(measured_threads, model)
+    if asked or most == 1 or cache is None:
+        chosen = choose_threads(asked, most, measure)
+    else:
+        chosen = _kept(cache / f"threads-{model.family.name}.json", most, measure)
     torch.set_num_threads(chosen.number)
+    return chosen
+
+
+def _kept(path: Path, most: int, measure: Seconds) -> Threads:
+    told = {"most": most, "torch": torch.__version__, "day": date.today().isoformat()}
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        known = json.loads(path.read_text("utf-8"))
+        if known["measured"] == told and 1 <= int(known["number"]) <= most:
+            return Threads(int(known["number"]), str(known["reason"]))
+    chosen = choose_threads(None, most, measure)
+    with suppress(OSError):  # then the next start measures too
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(chosen._asdict() | {"measured": told}), "utf-8")
     return chosen
 
 
@@ -68,8 +92,8 @@ def measured_threads(model: SNNet, counts: Sequence[int], clock: Clock = time.pe
     total = dict.fromkeys(counts, 0.0)
     try:
         for step, features, blocks in samples(model, ROWS):
-            run = partial(step, features)
-            for count, seconds in in_turns(dict.fromkeys(counts, run), clock, partial(_ready, run)).items():
+            run, ready = partial(step, features), partial(_ready, partial(step, features[:1]))
+            for count, seconds in in_turns(dict.fromkeys(counts, run), clock, ready).items():
                 total[count] += blocks * min(seconds)  # others may be at work now, and gone later
     finally:
         torch.set_num_threads(before)

@@ -1,7 +1,9 @@
 """How many threads compute, and why."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,3 +94,27 @@ def test_long_trials_have_fewer_rounds() -> None:
 
     assert rounds(0.001) == ROUNDS
     assert rounds(10.0) == FEWEST
+
+
+def test_what_was_measured_is_kept_for_the_day(tmp_path: Path) -> None:
+    model = stitching.load("digits")
+    first = settle(model, None, tmp_path / "cache")
+    if most_threads() == 1:
+        return
+    (kept,) = (tmp_path / "cache").iterdir()
+    known = json.loads(kept.read_text())
+    assert known["number"] == first.number
+    kept.write_text(json.dumps(known | {"reason": "as kept"}))
+    assert settle(model, None, kept.parent) == Threads(first.number, "as kept")
+    assert settle(model, 1, kept.parent) == Threads(1, "as set")
+    wrongs: list[dict[str, object]] = [{"number": 10_000}, {"measured": {}}, {"number": None}]
+    for wrong in wrongs:
+        kept.write_text(json.dumps(known | {"reason": "as kept"} | wrong))
+        assert settle(model, None, kept.parent).reason != "as kept"
+    kept.write_text("{")
+    assert settle(model, None, kept.parent).number >= 1
+
+
+def test_a_cache_that_cannot_be_written_to_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    assert settle(stitching.load("digits"), None, tmp_path / "cache").number >= 1

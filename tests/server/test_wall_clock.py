@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-STAMPED = {Path("server/nvml.py"), Path("server/tracing.py"), Path("server/engine.py"), Path("server/latencies.py")}
-"""The driver's samples and spans carry wall time; a profile tells its day, the metrics its age."""
+STAMPED = {Path(f"server/{name}.py") for name in ("nvml", "tracing", "engine", "latencies", "threads")}
+"""The driver's samples and spans carry wall time; a profile tells its day, the metrics its age, and threads theirs."""
 
 
 def wall_clocks(tree: ast.AST) -> Iterator[str]:
