@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         2,
         ge=1,
         le=256,
-        description="threads that decode all but small images, each with up to 8 bytes of memory per pixel of max_pixels",
+        description="threads that decode images, small ones apart, each with up to 8 bytes of memory per pixel",
     )
     frontends: int = Field(
         0,
