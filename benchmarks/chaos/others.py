@@ -51,7 +51,9 @@ class Group(Replica):
 
 
 class Other(Chaos):
-    """The run, on any kind of server."""
+    """The run, on any kind of server; `ended` is after how many seconds it had died, if it had."""
+
+    ended = 0.0
 
     async def classify(self, url: str, image: int, **query: float) -> tuple[int, Answer]:
         """The status, and the answer if that is 200."""
@@ -80,7 +82,11 @@ class Other(Chaos):
     async def sample(self) -> None:
         while time.monotonic() + 5 < self.ends:
             await asyncio.sleep(5)
-            self.resident.append(self.server.resident())
+            if resident := self.server.resident():
+                self.resident.append(resident)
+            elif not self.ended:
+                self.ended = time.monotonic() - self.began
+                self.failures["ended"] += 1
 
     async def run(self, _: Path) -> None:
         """All of it, until the last answer is there."""
@@ -123,6 +129,7 @@ def told(chaos: Other, end: dict[str, Any]) -> dict[str, Any]:
         "resident_mb": [round(each / 1e6) for each in chaos.resident],
         "memory_growth": round(growth(chaos.resident), 4),
         "end": end,
+        "ended_after_s": round(chaos.ended),
         "failures": +chaos.failures,
         "verdict": "failed" if +chaos.failures else "passed",
     }
