@@ -27,7 +27,7 @@ def latency_path(folder: Path, device: str) -> Path:
 def write_family(folder: Path, family: Family) -> Path:
     """Writes family.json and returns its path."""
     content = _FAMILY.dump_json(family, by_alias=True, indent=2).decode()
-    return _replace(folder / "family.json", content + "\n")
+    return write_whole(folder / "family.json", content + "\n")
 
 
 def write_labels(path: Path, labels: Sequence[str]) -> Path:
@@ -35,19 +35,19 @@ def write_labels(path: Path, labels: Sequence[str]) -> Path:
     for label in labels:
         if not label.strip() or not label.isprintable():
             raise TableError(f"label {label!r} cannot stand on a line of its own")
-    return _replace(path, "".join(f"{label}\n" for label in labels))
+    return write_whole(path, "".join(f"{label}\n" for label in labels))
 
 
 def write_stitches(folder: Path, entries: Iterable[Entry]) -> Path:
     """Writes stitches.csv by ascending id and returns its path."""
     rows = [_stitch_row(entry) for entry in sorted(entries, key=lambda entry: entry.stitch)]
-    return _replace(folder / "stitches.csv", _csv(STITCH_COLUMNS, rows))
+    return write_whole(folder / "stitches.csv", _csv(STITCH_COLUMNS, rows))
 
 
 def write_modules(folder: Path, composition: Composition) -> Path:
     """Writes modules.csv in the composition's order and returns its path."""
     rows = [(module.step, module.kind, " ".join(module.joins)) for module in composition.modules]
-    return _replace(folder / "modules.csv", _csv(MODULE_COLUMNS, rows))
+    return write_whole(folder / "modules.csv", _csv(MODULE_COLUMNS, rows))
 
 
 def write_latency(folder: Path, latency: Latency) -> Path:
@@ -64,7 +64,7 @@ def write_latency(folder: Path, latency: Latency) -> Path:
         if modules
         else _csv(LATENCY_COLUMNS, stitches)
     )
-    return _replace(latency_path(folder, latency.device), lines + table)
+    return write_whole(latency_path(folder, latency.device), lines + table)
 
 
 def _fits_a_comment(key: str, value: str) -> bool:
@@ -95,7 +95,8 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def _replace(path: Path, content: str) -> Path:
+def write_whole(path: Path, content: str) -> Path:
+    """Writes a text file, which is never seen half written, in the place of whatever has that name; its path."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.write_text(content, encoding="utf-8", newline="")

@@ -71,7 +71,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._leaving = self._stopping = False
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
-        self._outlet = cast(asyncio.Transport, Outlet(self))
+        self._outlet = Outlet(self)
         self._left: set[Callable[[], object]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -165,7 +165,7 @@ class Connection(HttpToolsProtocol):
             return
         super().on_headers_complete()
         cycle = self.cycle
-        cycle.transport = self._outlet
+        cycle.transport = cast(asyncio.Transport, self._outlet)
         cycle.keep_alive = cycle.keep_alive and not self._stopping
         alone, state = len(self.server_state.tasks) <= 1, cycle.scope["state"]
         state[UNREAD], state[LEFT] = lambda: cycle.more_body, self._left
@@ -253,6 +253,7 @@ class Connection(HttpToolsProtocol):
         self._linger()
 
     def _say(self, status: int, detail: str) -> None:
+        self._outlet.flush()  # the answer before this one
         self._on_refusal(status)
         title = HTTPStatus(status).phrase
         body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()

@@ -33,26 +33,27 @@ class Outlet:
     def write(self, data: bytes) -> None:
         """Send this; a head alone at the end of this turn of the event loop at the latest."""
         if data.startswith(_HEAD):
-            self._flush()
+            self.flush()
             self._head = data
-            self._connection.loop.call_soon(self._flush)
+            self._connection.loop.call_soon(self.flush)
         elif self._head and len(data) <= MOST_JOINED:
             head, self._head = self._head, b""
             self._connection.write(head + data)
         else:
-            self._flush()
+            self.flush()
             self._connection.write(data)
 
     def close(self) -> None:
         """End the connection."""
-        self._flush()
+        self.flush()
         self._connection.leave()
 
     def is_closing(self) -> bool:
         """Whether nothing more can be sent."""
         return bool(self._connection.is_closing())
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send a head that waits."""
         if self._head:
             head, self._head = self._head, b""
             self._connection.write(head)

@@ -28,6 +28,8 @@ class Prediction:
 class StitchUsed:
     """The stitch that answered."""
 
+    __pydantic_config__ = ConfigDict()  # not that of the models it is in
+
     id: int
     name: Annotated[str, Field(description="its route", examples=["digits_s[0:3]>digits_m[3:8]"])]
     flops: Annotated[int, Field(description="multiply-adds for one image, as fvcore counts them")]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from lookup_tables.writer import write_whole
 from server.cgroups import cpus
 from server.trials import Clock, in_turns, samples
 from stitching import SNNet
@@ -21,6 +22,7 @@ WORTH = 1.4
 """How many times as fast twice the threads must be. Cores that the engine leaves decode images and speak HTTP; threads
 that wait for one another at every operator suffer from whatever else runs there (benchmarks/engine/threads.py)."""
 ROWS = 4
+MOST_KEPT = 4096  # bytes of what is kept
 BY_ITSELF = torch.get_num_threads()
 
 
@@ -51,14 +53,22 @@ def settle(model: SNNet, asked: int | None, cache: Path | None = None) -> Thread
 
 def _kept(path: Path, most: int, measure: Seconds) -> Threads:
     told = {"most": most, "torch": torch.__version__, "day": date.today().isoformat()}
-    with suppress(OSError, ValueError, TypeError, LookupError):
-        known = json.loads(path.read_text("utf-8"))
-        if known["measured"] == told and 1 <= int(known["number"]) <= most:
-            return Threads(int(known["number"]), str(known["reason"]))
-    chosen = choose_threads(None, most, measure)
+    with suppress(OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        if path.is_file() and path.stat().st_size <= MOST_KEPT:
+            known = json.loads(path.read_text("utf-8"))
+            if known["measured"] == told and 1 <= int(known["number"]) <= most:
+                return Threads(int(known["number"]), str(known["reason"]))
+    took: dict[int, float] = {}
+
+    def noted(counts: Sequence[int]) -> Mapping[int, float]:
+        took.update(measure(counts))
+        return took
+
+    chosen = choose_threads(None, most, noted)
     with suppress(OSError):  # then the next start measures too
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(chosen._asdict() | {"measured": told}), "utf-8")
+        if took[most] <= took[1]:  # else others were at work, who may be gone then
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(chosen._asdict() | {"measured": told}))
     return chosen
 
 

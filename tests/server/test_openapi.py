@@ -190,3 +190,10 @@ def test_the_parameters_of_a_budget_have_types_and_forms(document: dict[str, Any
     for schema in schemas.values():
         for example in schema.get("examples", ()):
             Draft202012Validator(schema).validate(example)
+
+
+def test_only_problems_have_members_that_are_not_told(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    opened = {name for name, schema in schemas.items() if schema.get("additionalProperties") is True}
+    assert "RequestProblem" in opened
+    assert {name for name in opened if "Problem" not in name} <= {"ProtocolError"}

@@ -53,6 +53,19 @@ def test_a_head_alone_does_not_wait_longer_than_a_turn() -> None:
     assert sent(OTHER, HEAD, b"body") == [OTHER, HEAD + b"body", b"(end)"]
 
 
+def test_what_is_said_past_it_can_have_the_head_go_first() -> None:
+    async def scenario() -> list[bytes]:
+        line = Line()
+        outlet = Outlet(line)
+        outlet.write(HEAD)
+        outlet.flush()
+        line.write(b"said")
+        await asyncio.sleep(0)
+        return line.sent
+
+    assert asyncio.run(scenario()) == [HEAD, b"said"]
+
+
 def test_a_large_body_is_not_copied() -> None:
     large = bytes(MOST_JOINED + 1)
     assert sent(HEAD, large) == [HEAD, large, b"(end)"]

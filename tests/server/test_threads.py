@@ -1,6 +1,8 @@
 """How many threads compute, and why."""
 
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -98,20 +100,27 @@ def test_long_trials_have_fewer_rounds() -> None:
 
 def test_what_was_measured_is_kept_for_the_day(tmp_path: Path) -> None:
     model = stitching.load("digits")
-    first = settle(model, None, tmp_path / "cache")
     if most_threads() == 1:
         return
-    (kept,) = (tmp_path / "cache").iterdir()
+    kept = tmp_path / "cache" / "threads-digits.json"
+    while not kept.exists():  # it is not kept where others are at work
+        first = settle(model, None, kept.parent)
     known = json.loads(kept.read_text())
     assert known["number"] == first.number
     kept.write_text(json.dumps(known | {"reason": "as kept"}))
     assert settle(model, None, kept.parent) == Threads(first.number, "as kept")
     assert settle(model, 1, kept.parent) == Threads(1, "as set")
-    wrongs: list[dict[str, object]] = [{"number": 10_000}, {"measured": {}}, {"number": None}]
+    wrongs: list[dict[str, object]] = [
+        {"number": 10_000}, {"measured": {}}, {"number": None}, {"number": math.inf}, {"more": "x" * 5000},
+    ]  # fmt: skip
     for wrong in wrongs:
         kept.write_text(json.dumps(known | {"reason": "as kept"} | wrong))
         assert settle(model, None, kept.parent).reason != "as kept"
-    kept.write_text("{")
+    for broken in ("{", "[" * 4000):
+        kept.write_text(broken)
+        assert settle(model, None, kept.parent).number >= 1
+    kept.unlink()
+    os.mkfifo(kept)
     assert settle(model, None, kept.parent).number >= 1
 
 
