@@ -38,6 +38,7 @@ ASKED = struct.Struct("<dQ")
 ORPHANED = 1.0  # seconds for which a front end without an engine says so, before it goes
 NO_ENGINE = "the engine's process has ended; the server is to be restarted"
 STOPPED = "the server stopped before it could answer"
+CUT = "the answer ended before its end"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Exchange:
         self._left = most
         self.room = asyncio.Semaphore(room)
         self.answer: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self.left = False
+        """Whether its client has."""
 
     def keep(self, part: bytes) -> None:
         """Keep a part of the body, or let all of it go once it is more than an image may have."""
@@ -134,9 +137,9 @@ class Relay:
             del self._open[number]
             if not ended:
                 self.channel.send(Kind.GONE, number)
-        if not ended:
+        if not (ended or exchange.left):
             if started:
-                raise ConnectionError(NO_ENGINE)
+                raise ConnectionError(NO_ENGINE if self.lost else CUT)
             await _refuse(send, NO_ENGINE if self.lost else STOPPED)
 
     def count(self, status: int) -> None:
@@ -155,6 +158,7 @@ class Relay:
             body, more = message.get("body", b""), message.get("more_body", False)
             exchange.keep(body)
             self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
+        exchange.left = True
         self.channel.send(Kind.GONE, number)
 
     def _take(self, kind: Kind, number: int, payload: bytes) -> None:

@@ -241,9 +241,12 @@ def test_the_largest_pictures_find_room(behind: Behind, client: httpx.Client) ->
 def test_a_front_end_that_hangs_does_not_keep_the_server_from_stopping(cache: Path, tmp_path: Path) -> None:
     started = Process(cache, tmp_path / "log", "--frontends", "2", "--drain-timeout-s", "1")
     engine = started.process.pid
+    with httpx.stream("GET", f"{started.url}/events") as events:
+        assert next(events.iter_lines())  # and is left
     hung, *_ = Path(f"/proc/{engine}/task/{engine}/children").read_text().split()
     os.kill(int(hung), signal.SIGSTOP)
     assert started.stop() == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def runs(process: int) -> bool:
@@ -283,16 +286,9 @@ def test_a_front_end_without_an_engine_exits_with_1() -> None:
             places=1,
             preprocessing=asdict(LookupTable.load(folder("digits")).family.preprocessing),
             limits=asdict(Limits()),
-            exact=False,
-            threads=1,
-            connections=9,
-            patience=60,
-            drain=60,
-            proxies=[],
-            cert=None,
-            key=None,
-            log_format="text",
-        )
+            exact=False, threads=1, connections=9, patience=60, drain=60,
+            proxies=[], cert=None, key=None, log_format="text",
+        )  # fmt: skip
         files = [*given.listening, given.channel, given.memory]
         process = subprocess.Popen([sys.executable, "-m", "server.frontend", given.said()], pass_fds=files)
     ours.close()
