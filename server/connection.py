@@ -7,6 +7,7 @@ without end, never read, or go on sending what was refused, and so keep connecti
 import asyncio
 import json
 import time
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NoReturn, cast
@@ -17,7 +18,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server.arrival import waited
-from server.outlet import Outlet
 
 UNREAD = "unread"
 """In the scope's state: tells whether a part of the request's body has not come yet."""
@@ -43,6 +43,22 @@ _LONG_HEAD: _Refusal = (431, f"the request's header has more than {MOST_HEAD} by
 _SMALL_CHUNKS: _Refusal = (400, f"the body comes in chunks of less than {BYTES_PER_CHUNK} bytes")
 _PIPELINED: _Refusal = (400, f"more than {MOST_PIPELINED} requests were sent before the first was answered")
 _CONNECT: _Refusal = (501, "this server is no proxy")
+
+
+class _Outlet:
+    """What a response sees of its connection's transport."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = weakref.proxy(connection)  # a circle of references would keep what has ended
+
+    def write(self, data: bytes) -> None:
+        self._connection.write(data)
+
+    def close(self) -> None:
+        self._connection.leave()
+
+    def is_closing(self) -> bool:
+        return bool(self._connection.is_closing())
 
 
 class Connection(HttpToolsProtocol):
@@ -71,7 +87,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._leaving = self._stopping = False
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
-        self._outlet = Outlet(self)
+        self._outlet = cast(asyncio.Transport, _Outlet(self))
         self._left: set[Callable[[], object]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -165,7 +181,7 @@ class Connection(HttpToolsProtocol):
             return
         super().on_headers_complete()
         cycle = self.cycle
-        cycle.transport = cast(asyncio.Transport, self._outlet)
+        cycle.transport = self._outlet
         cycle.keep_alive = cycle.keep_alive and not self._stopping
         alone, state = len(self.server_state.tasks) <= 1, cycle.scope["state"]
         state[UNREAD], state[LEFT] = lambda: cycle.more_body, self._left
@@ -253,7 +269,6 @@ class Connection(HttpToolsProtocol):
         self._linger()
 
     def _say(self, status: int, detail: str) -> None:
-        self._outlet.flush()  # the answer before this one
         self._on_refusal(status)
         title = HTTPStatus(status).phrase
         body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()

@@ -116,7 +116,7 @@ def check_type(content_type: str | None) -> None:
 
 
 def is_quick(body: bytes) -> bool:
-    """Whether it takes no longer to read a file than to hand it to another thread: a small JPEG."""
+    """Whether a file is a small JPEG of few parts, which is not worth a thread (benchmarks/served)."""
     if not body.startswith(_JPEG) or len(body) > _QUICK_BYTES:
         return False
     markers = body.count(b"\xff") - body.count(b"\xff\x00")  # and what looks like one; a part of the file has one each

@@ -101,7 +101,7 @@ class Metrics:
         )
         for reason, stage in REFUSED:
             self.refused_images.labels(reason, stage)
-        # Looked for once: a look takes longer than to count.
+        # Looked for once, and not for every answer.
         self._requests_of = lru_cache(lambda route, status: self.requests.labels(route, str(status)))
         self._seconds_of = lru_cache(self.seconds.labels)
         self._deadlines_of = lru_cache(lambda met: self.deadlines.labels(str(met).lower()))

@@ -20,7 +20,7 @@ def timed(read: Callable[[], Image], stages: Stages) -> Image:
 
 
 async def here(read: Callable[[], Image], stages: Stages) -> Image:
-    """As `timed`, at once: for what is read in less time than it takes to ask another thread."""
+    """As `timed`, at once: for what is not worth a thread."""
     return timed(read, stages)
 
 

@@ -97,7 +97,8 @@ class Settings(BaseSettings):
         2,
         ge=1,
         le=256,
-        description="threads that decode images, small ones apart, each with up to 8 bytes of memory per pixel",
+        description="threads that decode all but small images, each with up to 8 bytes of memory per pixel of "
+        "max_pixels",
     )
     frontends: int = Field(
         0,

@@ -46,12 +46,13 @@ def settle(model: SNNet, asked: int | None, cache: Path | None = None) -> Thread
     if asked or most == 1 or cache is None:
         chosen = choose_threads(asked, most, measure)
     else:
-        chosen = _kept(cache / f"threads-{model.family.name}.json", most, measure)
+        chosen = choose_once(cache / f"threads-{model.family.name}.json", most, measure)
     torch.set_num_threads(chosen.number)
     return chosen
 
 
-def _kept(path: Path, most: int, measure: Seconds) -> Threads:
+def choose_once(path: Path, most: int, measure: Seconds) -> Threads:
+    """As `choose_threads`, or what that chose earlier today, which this file tells."""
     told = {"most": most, "torch": torch.__version__, "day": date.today().isoformat()}
     with suppress(OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
         if path.is_file() and path.stat().st_size <= MOST_KEPT:

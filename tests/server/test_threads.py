@@ -12,7 +12,7 @@ import torch
 
 import stitching
 from server.cgroups import cpus
-from server.threads import Threads, choose_threads, measured_threads, most_threads, settle
+from server.threads import Threads, choose_once, choose_threads, measured_threads, most_threads, settle
 from server.trials import FEWEST, ROUNDS, in_turns
 
 
@@ -99,31 +99,28 @@ def test_long_trials_have_fewer_rounds() -> None:
 
 
 def test_what_was_measured_is_kept_for_the_day(tmp_path: Path) -> None:
-    model = stitching.load("digits")
-    if most_threads() == 1:
-        return
-    kept = tmp_path / "cache" / "threads-digits.json"
-    while not kept.exists():  # it is not kept where others are at work
-        first = settle(model, None, kept.parent)
+    kept, faster = tmp_path / "cache" / "threads.json", took(_1=8.0, _2=4.0)
+    first = choose_once(kept, 2, lambda _: faster)
+    assert first.number == 2
+    assert choose_once(kept, 2, never) == first
     known = json.loads(kept.read_text())
-    assert known["number"] == first.number
-    kept.write_text(json.dumps(known | {"reason": "as kept"}))
-    assert settle(model, None, kept.parent) == Threads(first.number, "as kept")
-    assert settle(model, 1, kept.parent) == Threads(1, "as set")
     wrongs: list[dict[str, object]] = [
         {"number": 10_000}, {"measured": {}}, {"number": None}, {"number": math.inf}, {"more": "x" * 5000},
     ]  # fmt: skip
-    for wrong in wrongs:
-        kept.write_text(json.dumps(known | {"reason": "as kept"} | wrong))
-        assert settle(model, None, kept.parent).reason != "as kept"
-    for broken in ("{", "[" * 4000):
-        kept.write_text(broken)
-        assert settle(model, None, kept.parent).number >= 1
+    for text in (*(json.dumps(known | {"reason": "as kept"} | wrong) for wrong in wrongs), "{", "[" * 4000):
+        kept.write_text(text)
+        assert choose_once(kept, 2, lambda _: faster) == first
     kept.unlink()
     os.mkfifo(kept)
-    assert settle(model, None, kept.parent).number >= 1
+    assert choose_once(kept, 2, lambda _: faster) == first
+    assert choose_once(kept, 2, never) == first, "kept in the pipe's place"
+
+
+def test_what_was_measured_beside_others_is_not_kept(tmp_path: Path) -> None:
+    assert choose_once(tmp_path / "threads.json", 2, lambda _: took(_1=4.0, _2=8.0)).number == 1
+    assert not (tmp_path / "threads.json").exists()
 
 
 def test_a_cache_that_cannot_be_written_to_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
-    assert settle(stitching.load("digits"), None, tmp_path / "cache").number >= 1
+    assert choose_once(tmp_path / "cache" / "threads.json", 2, lambda _: took(_1=8.0, _2=4.0)).number == 2
