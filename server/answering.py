@@ -198,8 +198,9 @@ async def _in_turn(turns: asyncio.Semaphore, read: Reading, stages: Stages) -> I
 
 
 async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:
+    leaves = ask.stages.deadline - serving.front.after(ask.stages.limit)
     try:
-        return await serving.batcher.submit(image, ask.allowed, ask.stages.deadline - serving.front.reply, ask.tenant)
+        return await serving.batcher.submit(image, ask.allowed, leaves, ask.tenant)
     except DeadlinePassed:
         ask.stages.end("queue")  # raises one that knows of the other stages too
         raise

@@ -6,6 +6,13 @@ from contextlib import contextmanager
 WEIGHT = 0.05
 DEVIATIONS = 1.0
 LARGEST = 4.0  # times the usual that one image counts at most: a large photograph says little about the next
+UNSEEN, MOST_UNSEEN = 0.1, 0.02
+"""Part of a deadline, and seconds, left for what is not seen here: the way to the client and back."""
+
+
+def unseen(slack: float) -> float:
+    """Of so many seconds to a deadline those that are left for the way to the client and back."""
+    return min(UNSEEN * slack, MOST_UNSEEN)
 
 
 class Front:
@@ -26,6 +33,10 @@ class Front:
     def reply(self) -> float:
         """Seconds from the end of its batch to an answer, with their deviation on top, as TCP estimates round trips."""
         return self._reply + DEVIATIONS * self._deviation
+
+    def after(self, slack: float) -> float:
+        """Seconds that the client, who allows `slack`, waits for its answer from the end of the batch on."""
+        return unseen(slack) + self.reply
 
     @contextmanager
     def passing(self) -> Iterator[None]:

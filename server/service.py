@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
 HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
-UNSEEN, MOST_UNSEEN = 0.1, 0.02  # part of a deadline, and seconds, left for the way to the client and back
 MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
 
 
@@ -139,13 +138,14 @@ class Service:
             batch = self.controller.drain_seconds(self.batcher.running_floor, headroom)
             engine = self.controller.drain_seconds(ahead, headroom)
             running = max(self.batcher.running, self.front.wait + batch - engine)
-            slack -= min(UNSEEN * slack, MOST_UNSEEN) + self.front.reply + batch
+            slack -= self.front.after(slack) + batch
         self.limiter.check(allowed, slack, ahead, running, headroom, tenant=tenant, due=due)
 
     def explain(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> tuple[Entry, Plan]:
         """The stitch that a request, due in `slack` seconds, would get now, and the plan for its batch."""
         now, queue = self.clock(), self.batcher.queue
-        return self.controller.explain(queue, Asking(allowed, now + slack, tenant), now, self.headroom())
+        asking = Asking(allowed, now + slack - self.front.after(slack), tenant)
+        return self.controller.explain(queue, asking, now, self.headroom())
 
     def _count(self, plan: Plan) -> None:
         self.metrics.batch_rows.observe(len(plan.entries))

@@ -11,6 +11,7 @@ of one image of the dearest stitch. Every repeat draws other arrivals. Everythin
 """
 
 import argparse
+import json
 import re
 import shutil
 import socket
@@ -104,8 +105,10 @@ def server(scene: Scene) -> Iterator[str]:
     command = ("serve", *weights(options), "--table", str(scene.table), "--port", str(port), *options.serve)
     with subprocess.Popen(stitchserve(*command, *scene.rules, cores=options.cores[0])) as process:
         try:
-            wait(f"http://127.0.0.1:{port}/readyz", process)
-            yield f"http://127.0.0.1:{port}"
+            url = f"http://127.0.0.1:{port}"
+            wait(f"{url}/readyz", process)
+            same_device(scene.latency, url)
+            yield url
         finally:
             process.terminate()
 
@@ -120,6 +123,14 @@ def wait(url: str, process: subprocess.Popen[bytes]) -> None:
         except (URLError, TimeoutError):
             time.sleep(0.2)
     raise RuntimeError("the server did not become ready")
+
+
+def same_device(latency: Path, url: str) -> None:
+    """RuntimeError where the server goes by other latencies than these."""
+    with urlopen(f"{url}/status", timeout=5) as response:
+        device = json.load(response)["device"]
+    if latency.name != f"latency.{device}.csv":
+        raise RuntimeError(f"{latency} is not of {device}, on which the server runs; give an empty folder as --out")
 
 
 def served(scene: Scene, url: str, trace: str, seed: int) -> tuple[Report, float]:

@@ -10,6 +10,7 @@ from server.allowance import Allowed
 from server.budget import Budget
 from server.controller import Controller
 from server.errors import Overloaded
+from server.front import unseen
 from server.queue import DeadlineQueue
 from server.replay.report import Outcome
 from server.replay.traces import Trace
@@ -45,9 +46,10 @@ def simulate(
     """One outcome for each arrival, in their order: an engine that runs batch after batch.
 
     `tenants` says whose each arrival is; none: all are ANYONE's. `front`: seconds that each image takes before it is
-    queued, one after the other; on `one_core` the engine's batch takes as much longer as is done there meanwhile.
+    queued, one after the other, if it comes by HTTP: then some of the SLO is for the way to the client and back; on
+    `one_core` the engine's batch takes as much longer as is done there meanwhile.
     """
-    slo = controller.slo
+    slo, slack = controller.slo, controller.slo - (unseen(controller.slo) if front else 0.0)
     outcomes: dict[int, Outcome] = {}
     queue: DeadlineQueue[Request] = DeadlineQueue()
     arrivals = trace.arrivals.tolist()
@@ -69,12 +71,12 @@ def simulate(
             at, tenant = arrivals[next_one], tenants[next_one] if tenants else ANYONE
             allowed = controller.allow(Budget(min_top1=tenant.min_top1))
             ready = front + (max(at, coming[-1].ready) if coming else at)
-            request = Request(next_one, at, ready, at + slo, allowed, tenant)
+            request = Request(next_one, at, ready, at + slack, allowed, tenant)
             next_one += 1
             through = ready - at - controller.drain_seconds(limiter.floor) if front and coming else 0.0
             running = max(0.0, free_at - at, through)
             try:
-                limiter.check(allowed, slo, limiter.floor, running, tenant=tenant, due=request.deadline)
+                limiter.check(allowed, slack, limiter.floor, running, tenant=tenant, due=request.deadline)
             except Overloaded:
                 refuse(request)
             else:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from server.front import LARGEST, Front
+from server.front import LARGEST, MOST_UNSEEN, UNSEEN, Front
 
 
 class Clock:
@@ -85,3 +85,11 @@ def test_what_an_answer_takes_is_learned_and_more_where_it_varies(front: Front) 
         front.answered(0.002)
         front.answered(0.006)
     assert 0.005 < front.reply < 0.008
+
+
+def test_a_client_waits_for_the_reply_and_for_what_is_not_seen_of_its_way(front: Front) -> None:
+    assert front.after(0.05) == pytest.approx(UNSEEN * 0.05)
+    assert front.after(60) == MOST_UNSEEN
+    for _ in range(200):
+        front.answered(0.004)
+    assert front.after(60) == pytest.approx(MOST_UNSEEN + 0.004, rel=0.01)

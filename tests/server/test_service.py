@@ -10,6 +10,7 @@ from stage import Gated, Stage, Wide, staged
 
 import stitching
 from lookup_tables.table import TableError, folder
+from server.front import MOST_UNSEEN
 from server.service import Service, build
 from server.settings import Settings
 from server.tenants import digest
@@ -30,6 +31,17 @@ def test_a_deadline_that_passes_in_the_queue_is_504(stage: Stage, sample: bytes)
     assert late()[0] == 504
     assert first()[0] == 200
     assert stage.engine.batches == [1], "the late request was not run"
+
+
+def test_in_the_queue_a_deadline_leaves_time_for_the_way_back(stage: Stage, sample: bytes) -> None:
+    first, serving = stage.occupy(sample), stage.running.service
+    now = serving.clock()
+    second = stage.post(sample, "deadline_ms=40000")
+    stage.until(lambda: serving.batcher.queued == 1)
+    due = serving.batcher.queue[0].deadline
+    assert now + 40 - MOST_UNSEEN - serving.front.reply <= due <= serving.clock() + 40 - MOST_UNSEEN
+    stage.engine.gate.set()
+    assert (first()[0], second()[0]) == (200, 200)
 
 
 def test_beyond_the_bound_is_503_with_a_time_to_come_back(stage: Stage, sample: bytes) -> None:
