@@ -104,6 +104,8 @@ class Controller:
         self.level: Entry = self.frontier[-1]
         self._last: tuple[float, int] | None = None
         self._turned_away = 0
+        self.predicted = self.observed = 0.0
+        """Seconds of all batches that succeeded: by the table, and those they took."""
         self.policy = self._policy(policy)
         self._allow = lru_cache(KEPT_BUDGETS)(lambda budget, nearest: allow(self.costs, budget, nearest=nearest))
 
@@ -185,6 +187,8 @@ class Controller:
     def observe(self, plan: Plan, seconds: float) -> None:
         """Learn from a batch that succeeded."""
         self.level = plan.level
+        self.predicted += plan.predicted
+        self.observed += seconds
         self.drifts[plan.crowded].observe(plan.predicted, seconds, plan.headroom)
 
     def drain_seconds(self, floor: float, headroom: float = 1.0) -> float:

@@ -22,6 +22,8 @@ def show(service: "Service") -> None:
     gauge("level_flops", "FLOPs of the dearest stitch the last batch could afford", lambda: ours.level.flops)
     gauge("drift_ratio", "Observed over profiled latency", lambda: ours.drift.center)
     gauge("drift_upper_ratio", "Observed over profiled latency that is planned with", lambda: ours.drift.upper)
+    service.metrics.count("batch_seconds", "Seconds that batches took", lambda: ours.observed)
+    service.metrics.count("predicted_seconds", "Seconds of the same batches by the table", lambda: ours.predicted)
     gauge("pad_seconds", "What a batch is planned to lose beside that", lambda: ours.drift.margin.pad)
     gauge(
         "promised_miss_ratio",

@@ -5,9 +5,10 @@
 Measures this machine's latencies, starts `stitchserve serve` with them on a free port, replays each trace against it
 with `stitchserve bench`, and asks `stitchserve simulate` about the same arrivals with the same latencies. Loads are
 shares of what the cheapest stitch can do in its best batch size by those latencies; decoding and HTTP come on top, and
-on a small machine share the engine's cores: choose loads that leave them room. What they take of each image the server
-learns, and the simulator is told it (`stitchserve_front_seconds` after the replay). The SLO is `slo` times the latency
-of one image of the dearest stitch. Every repeat draws other arrivals. Everything lies in `out` afterwards.
+on a small machine share the engine's cores: choose loads that leave them room. The simulator is told what they took of
+each request, the processor time of all threads but the engine's, which is the busiest beside the event loop's; and, as
+the machine's speed changes, by how much the engine's own time differed from the table's. The SLO is `slo` times the
+latency of one image of the dearest stitch. Every repeat draws other arrivals. Everything lies in `out` afterwards.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from statistics import median
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
+
 from lookup_tables.table import LookupTable, folder
 from server.replay.plot import plot
 from server.replay.report import Report, read_json, table, write_json
@@ -33,7 +36,7 @@ from server.replay.traces import specs
 
 TRACES = "gamma:cv2=2,load=0.3 gamma:cv2=8,load=0.3 ramp:to=0.5,tau=500 step:base=0.2,peak=3,for=10"
 ATTAINMENT, TOP1 = 2.0, 1.0  # points that a prediction may be off
-FRONT = re.compile(r"^stitchserve_front_seconds (\S+)$", re.MULTILINE)
+PREDICTED = re.compile(r"^stitchserve_predicted_seconds_total (\S+)$", re.MULTILINE)
 READY_WITHIN = 300.0  # seconds
 
 
@@ -96,8 +99,8 @@ def measure(options: argparse.Namespace) -> Scene:
 
 
 @contextmanager
-def server(scene: Scene) -> Iterator[str]:
-    """The address of a server with the scene's latencies."""
+def server(scene: Scene) -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a server with the scene's latencies, and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -108,7 +111,7 @@ def server(scene: Scene) -> Iterator[str]:
             url = f"http://127.0.0.1:{port}"
             wait(f"{url}/readyz", process)
             same_device(scene.latency, url)
-            yield url
+            yield url, psutil.Process(process.pid)
         finally:
             process.terminate()
 
@@ -133,20 +136,50 @@ def same_device(latency: Path, url: str) -> None:
         raise RuntimeError(f"{latency} is not of {device}, on which the server runs; give an empty folder as --out")
 
 
-def served(scene: Scene, url: str, trace: str, seed: int) -> tuple[Report, float]:
-    """What the server did, and the milliseconds that an image took before it was queued."""
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of processor time that the engine took and all other threads, and those of its batches by the table."""
+
+    engine: float
+    others: float
+    predicted: float
+
+    @classmethod
+    def by(cls, process: psutil.Process, url: str) -> "Spent":
+        """Up to now."""
+        with urlopen(f"{url}/metrics", timeout=5) as response:
+            predicted = PREDICTED.search(response.read().decode())
+        took = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+        engine = max(seconds for thread, seconds in took.items() if thread != process.pid)
+        return cls(engine, sum(took.values()) - engine, float(predicted[1]) if predicted else 0.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a server did; milliseconds that a request took beside the engine, and the engine over the table."""
+
+    report: Report
+    front_ms: float
+    slower: float
+
+
+def served(scene: Scene, trace: str, seed: int) -> Run:
+    """One replay against a server that has seen nothing before, as the simulator's has not."""
     out = scene.options.out / "served.json"
-    command = ("bench", url, *scene.replay(trace, seed), "--name", "served", "--json", str(out))
-    subprocess.run(stitchserve(*command, cores=scene.options.cores[1]), check=True, stdout=subprocess.DEVNULL)
-    with urlopen(f"{url}/metrics", timeout=5) as response:
-        found = FRONT.search(response.read().decode())
-    return read_json(out)[0], float(found[1]) * 1e3 if found else 0.0
+    with server(scene) as (url, process):
+        before = Spent.by(process, url)
+        command = ("bench", url, *scene.replay(trace, seed), "--name", "served", "--json", str(out))
+        subprocess.run(stitchserve(*command, cores=scene.options.cores[1]), check=True, stdout=subprocess.DEVNULL)
+        report, after = read_json(out)[0], Spent.by(process, url)
+    slower = (after.engine - before.engine) / (after.predicted - before.predicted)
+    return Run(report, (after.others - before.others) * 1e3 / report.summary.requests, slower)
 
 
-def predicted(scene: Scene, trace: str, seed: int, front_ms: float) -> Report:
+def predicted(scene: Scene, trace: str, seed: int, run: Run) -> Report:
     """What the simulator says."""
     out = scene.options.out / "predicted.json"
-    where = ("--table", str(scene.table), "--latency", str(scene.latency), "--front-ms", f"{front_ms:.3f}")
+    where = ("--table", str(scene.table), "--latency", str(scene.latency), "--front-ms", f"{run.front_ms:.3f}")
+    where += ("--noise", f"[{run.slower:.3f},{run.slower:.3f}]")
     where += ("--one-core",) if scene.options.cores[0].isdecimal() else ()
     command = ("simulate", *where, *scene.rules, *scene.replay(trace, seed), "--json", str(out))
     subprocess.run(stitchserve(*command), check=True, stdout=subprocess.DEVNULL)
@@ -168,19 +201,19 @@ def main(options: argparse.Namespace) -> None:
     scene = measure(options)
     print(f"load 1 is {scene.capacity:.1f} requests/s, the SLO {scene.slo_ms:.1f} ms", flush=True)
     everything: list[Report] = []
-    with server(scene) as url:
-        for trace in specs(options.trace):
-            runs = [served(scene, url, trace, seed) for seed in range(options.repeats)]
-            measured, fronts = [report for report, _ in runs], [front for _, front in runs]
-            seeds = [] if options.no_prediction else list(enumerate(fronts))
-            said = [predicted(scene, trace, seed, front) for seed, front in seeds]
-            print("an image before the queue, ms:", *(f"{front:.2f}" for front in fronts))
-            print(table([*measured, *said]))
-            print("generator late, p99, ms:", *(f"{each.details['generator_late_p99_ms']:.1f}" for each in measured))
-            if said:
-                print(verdict(list(zip(said, measured, strict=True))))
-            print(flush=True)
-            everything += [*measured, *said]
+    for trace in specs(options.trace):
+        runs = [served(scene, trace, seed) for seed in range(options.repeats)]
+        measured = [run.report for run in runs]
+        seeds = [] if options.no_prediction else list(enumerate(runs))
+        said = [predicted(scene, trace, seed, run) for seed, run in seeds]
+        print("a request beside the engine, ms:", *(f"{run.front_ms:.2f}" for run in runs))
+        print("the engine's time over the table's:", *(f"{run.slower:.2f}" for run in runs))
+        print(table([*measured, *said]))
+        print("generator late, p99, ms:", *(f"{each.details['generator_late_p99_ms']:.1f}" for each in measured))
+        if said:
+            print(verdict(list(zip(said, measured, strict=True))))
+        print(flush=True)
+        everything += [*measured, *said]
     write_json(options.out / "reports.json", everything)
     first = {(each.name, each.trace): each for each in reversed(everything)}
     plot(list(first.values())[::-1], options.out / "served.png")
