@@ -46,25 +46,29 @@ class Pace:
         """How many are lost, how many go next, and why no more.
 
         All that may, where the most urgent one can wait for them; fewer where that saves it and loses nobody else;
-        else as many as can still be in time, without those that cannot.
+        else as many as bring the most answers in time a second, without those that cannot be.
         """
         queued = len(view.waiting)
         most = min(queued, self._costs.max_batch)
         above = self._above(view)
 
-        def in_time(rows: int) -> int:
-            return view.in_time(self._costs.least(rows) * above)
+        def seconds(rows: int) -> float:
+            return self._costs.least(rows) * above
 
         few = min(most, self._costs.most_rows((view.waiting.deadlines[0] - view.now) * view.likely / above))
         if few == most:
             return 0, most, why(most, queued - most, self._costs, "")
         rest = min(queued - few, self._costs.max_batch)
-        if few > 0 and view.in_time((self._costs.least(few) + self._costs.least(rest)) * above) >= queued - few:
+        if few > 0 and view.in_time(seconds(few) + seconds(rest)) >= queued - few:
             return 0, few, "deadline"
-        rows = largest(most, lambda rows: in_time(rows) >= rows)
+        rows = largest(most, lambda rows: view.in_time(seconds(rows)) >= rows)
         if not rows:
             return queued - 1, 1, DRAINED
-        doomed = queued - max(rows, view.surely_in_time(self._costs.least(rows) * above))
+        if view.surely_in_time(seconds(rows)) < rows:
+            sure = largest(rows, lambda rows: view.surely_in_time(seconds(rows)) >= rows)
+            choices = {rows, (rows + sure) // 2, sure} - {0}
+            rows = max(choices, key=lambda rows: view.mean_in_time(rows, seconds(rows)) / seconds(rows))
+        doomed = queued - max(rows, view.surely_in_time(seconds(rows)))
         return doomed, rows, why(rows, queued - doomed - rows, self._costs, "deadline")
 
     def _above(self, view: View) -> float:

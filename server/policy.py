@@ -9,6 +9,10 @@ from server.batch_costs import Costs
 from server.forecast import Forecast
 from server.queue import DeadlineQueue
 
+SPREAD = ((-0.743, 1 / 6), (0.0, 2 / 3), (0.743, 1 / 6))
+"""How far a batch ends on the way from what is likely to what is promised, and how often: three points that stand for a
+normal distribution (Gauss and Hermite's) whose 99th percentile is the promise."""
+
 
 class View(NamedTuple):
     """The queue at the moment when the engine is free.
@@ -34,11 +38,19 @@ class View(NamedTuple):
 
     def in_time(self, seconds: float) -> int:
         """How many requests, the last to be due, would likely make their deadlines in a batch of so many seconds."""
-        return len(self.waiting) - self.waiting.due_before(self.now + seconds / self.likely)
+        return self._due_after(seconds / self.likely)
 
     def surely_in_time(self, seconds: float) -> int:
         """The same, to promise on."""
-        return len(self.waiting) - self.waiting.due_before(self.now + self.pad + seconds / self.safe)
+        return self._due_after(self.pad + seconds / self.safe)
+
+    def mean_in_time(self, rows: int, seconds: float) -> float:
+        """How many of a batch of the last `rows` to be due are in time, on average, when it takes about `seconds`."""
+        likely, promised = seconds / self.likely, self.pad + seconds / self.safe
+        return sum(often * min(rows, self._due_after(likely + far * (promised - likely))) for far, often in SPREAD)
+
+    def _due_after(self, seconds: float) -> int:
+        return len(self.waiting) - self.waiting.due_before(self.now + seconds)
 
 
 class Decision(NamedTuple):
