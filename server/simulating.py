@@ -44,7 +44,10 @@ class Simulate(BaseModel):
     max_queue: int = Field(100_000, ge=1, description="most requests inside at once")
     noise: tuple[float, float] = Field((1.0, 1.0), description="batches take between so many times what the table says")
     front_ms: float = Field(
-        0.0, ge=0, description="what an image takes before it is queued: /metrics has stitchserve_front_seconds"
+        0.0,
+        ge=0,
+        description="what an image takes before it is queued: /metrics has stitchserve_front_seconds; with --one-core "
+        "all processor time that a request takes beside the engine's",
     )
     one_core: bool = Field(False, description="what images take before they are queued is the engine's time too")
     miss_probability: float | None = Field(
