@@ -198,7 +198,8 @@ async def _in_turn(turns: asyncio.Semaphore, read: Reading, stages: Stages) -> I
 
 
 async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:
-    leaves = ask.stages.deadline - serving.front.after(ask.stages.limit)
+    left = ask.stages.deadline - serving.clock()
+    leaves = ask.stages.deadline - serving.front.after(left)
     try:
         return await serving.batcher.submit(image, ask.allowed, leaves, ask.tenant)
     except DeadlinePassed:

@@ -35,7 +35,7 @@ class Front:
         return self._reply + DEVIATIONS * self._deviation
 
     def after(self, slack: float) -> float:
-        """Seconds that the client, who allows `slack`, waits for its answer from the end of the batch on."""
+        """Seconds that a client, whose deadline is `slack` away, waits for its answer from the end of the batch on."""
         return unseen(slack) + self.reply
 
     @contextmanager

@@ -12,6 +12,8 @@ RESERVE = 0.95
 """Share of a request's slack that may be planned away."""
 SHARE = 0.5
 """Share of the SLO that a batch may take: whoever comes as it starts waits it out, and then needs as long again."""
+BETTER = 1.05
+"""How many times as many answers in time a second fewer rows must bring, if others are to be refused for it."""
 DEVIATIONS = 3.0
 """How many more arrivals than expected, in standard deviations, must still find room."""
 
@@ -66,8 +68,9 @@ class Pace:
             return queued - 1, 1, DRAINED
         if view.surely_in_time(seconds(rows)) < rows:
             sure = largest(rows, lambda rows: view.surely_in_time(seconds(rows)) >= rows)
-            choices = {rows, (rows + sure) // 2, sure} - {0}
-            rows = max(choices, key=lambda rows: view.mean_in_time(rows, seconds(rows)) / seconds(rows))
+            rate = {n: view.mean_in_time(n, seconds(n)) / seconds(n) for n in (rows, (rows + sure) // 2, sure) if n}
+            best = max(rate, key=rate.__getitem__)
+            rows = best if rate[best] > BETTER * rate[rows] else rows
         doomed = queued - max(rows, view.surely_in_time(seconds(rows)))
         return doomed, rows, why(rows, queued - doomed - rows, self._costs, "deadline")
 

@@ -7,7 +7,8 @@ with `stitchserve bench`, and asks `stitchserve simulate` about the same arrival
 shares of what the cheapest stitch can do in its best batch size by those latencies; decoding and HTTP come on top, and
 on a small machine share the engine's cores: choose loads that leave them room. The simulator is told what they took of
 each request, the processor time of all threads but the engine's, which is the busiest beside the event loop's; and, as
-the machine's speed changes, by how much the engine's own time differed from the table's. The SLO is `slo` times the
+the machine's speed changes, by how much the engine's own time differed from the table's. That holds for a CPU engine of
+one thread (`--threads 1`, or one core). The SLO is `slo` times the
 latency of one image of the dearest stitch. Every repeat draws other arrivals. Everything lies in `out` afterwards.
 """
 
@@ -138,10 +139,9 @@ def same_device(latency: Path, url: str) -> None:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of processor time that the engine took and all other threads, and those of its batches by the table."""
+    """Seconds of processor time that each thread took, and those of the batches by the table."""
 
-    engine: float
-    others: float
+    threads: dict[int, float]
     predicted: float
 
     @classmethod
@@ -150,8 +150,7 @@ class Spent:
         with urlopen(f"{url}/metrics", timeout=5) as response:
             predicted = PREDICTED.search(response.read().decode())
         took = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
-        engine = max(seconds for thread, seconds in took.items() if thread != process.pid)
-        return cls(engine, sum(took.values()) - engine, float(predicted[1]) if predicted else 0.0)
+        return cls(took, float(predicted[1]) if predicted else 0.0)
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,11 @@ def served(scene: Scene, trace: str, seed: int) -> Run:
         command = ("bench", url, *scene.replay(trace, seed), "--name", "served", "--json", str(out))
         subprocess.run(stitchserve(*command, cores=scene.options.cores[1]), check=True, stdout=subprocess.DEVNULL)
         report, after = read_json(out)[0], Spent.by(process, url)
-    slower = (after.engine - before.engine) / (after.predicted - before.predicted)
-    return Run(report, (after.others - before.others) * 1e3 / report.summary.requests, slower)
+    took = {thread: seconds - before.threads.get(thread, 0.0) for thread, seconds in after.threads.items()}
+    engine = max(seconds for thread, seconds in took.items() if thread != process.pid)
+    by_table = after.predicted - before.predicted
+    front = (sum(took.values()) - engine) / max(1, report.summary.requests)
+    return Run(report, front * 1e3, engine / by_table if by_table else 1.0)
 
 
 def predicted(scene: Scene, trace: str, seed: int, run: Run) -> Report:

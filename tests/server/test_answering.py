@@ -142,6 +142,16 @@ def test_decoding_and_waiting_are_told_apart(house: Open, sample: bytes) -> None
     asyncio.run(scenario())
 
 
+def test_whoever_is_almost_late_on_an_idle_server_is_answered(house: Open, sample: bytes) -> None:
+    async def scenario() -> None:
+        async with house(1) as home:
+            answer = await home.answer(told(sample, lambda: home.clock.move(9.99)))
+            assert answer.budget.met
+            assert answer.timing_ms.total == pytest.approx(9990)
+
+    asyncio.run(scenario())
+
+
 def test_a_deadline_that_passes_while_decoding_says_so(house: Open, sample: bytes) -> None:
     async def scenario() -> None:
         async with house(1) as home:
