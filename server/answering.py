@@ -136,7 +136,7 @@ async def run_image(
     with serving.front.passing():
         image = await (_in_turn(turns, read, stages) if turns else read(stages))
     queued = serving.clock()
-    answer = await _run(serving, image, ask)
+    answer = await _run(serving, image, ask, ask.stages.deadline - queued)
     now = serving.clock()
     serving.front.answered(now - queued - answer.queue - answer.compute)
     total = now - stages.arrived
@@ -197,8 +197,7 @@ async def _in_turn(turns: asyncio.Semaphore, read: Reading, stages: Stages) -> I
         return await read(stages)
 
 
-async def _run(serving: Service, image: Image, ask: Asked) -> Answer[Ranking]:
-    left = ask.stages.deadline - serving.clock()
+async def _run(serving: Service, image: Image, ask: Asked, left: float) -> Answer[Ranking]:
     leaves = ask.stages.deadline - serving.front.after(left)
     try:
         return await serving.batcher.submit(image, ask.allowed, leaves, ask.tenant)

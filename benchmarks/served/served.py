@@ -8,8 +8,8 @@ shares of what the cheapest stitch can do in its best batch size by those latenc
 on a small machine share the engine's cores: choose loads that leave them room. The simulator is told what they took of
 each request, the processor time of all threads but the engine's, which is the busiest beside the event loop's; and, as
 the machine's speed changes, by how much the engine's own time differed from the table's. That holds for a CPU engine of
-one thread (`--threads 1`, or one core). The SLO is `slo` times the
-latency of one image of the dearest stitch. Every repeat draws other arrivals. Everything lies in `out` afterwards.
+one thread (`--threads 1`, or one core). The SLO is `slo` times the latency of one image of the dearest stitch. Every
+repeat draws other arrivals. Everything lies in `out` afterwards.
 """
 
 import argparse

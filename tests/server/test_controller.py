@@ -174,6 +174,7 @@ def test_what_a_batch_took_is_learned(controller: Controller) -> None:
         controller.observe(plan, plan.predicted * 2)
     assert controller.drift.center == pytest.approx(2.0, rel=1e-3)
     assert controller.level is plan.level
+    assert (controller.predicted, controller.observed) == pytest.approx((200 * plan.predicted, 400 * plan.predicted))
     assert controller.plan(queue, 0.0).expected == pytest.approx(plan.predicted * 2, rel=1e-3)
 
 
