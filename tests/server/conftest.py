@@ -13,7 +13,7 @@ import uvicorn
 
 from server.app import Beside, application, nothing
 from server.listening import addresses, bound
-from server.serve import configured
+from server.running import configured
 from server.service import Service, build
 from server.settings import Settings
 

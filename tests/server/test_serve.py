@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from server.connection import Connection
 from server.listening import bound, listen
-from server.serve import Server
+from server.running import Server
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 

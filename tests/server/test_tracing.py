@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.testclient import TestClient
 
 from server.app import application
-from server.serve import start_traces
+from server.running import start_traces
 from server.service import build
 from server.tracing import exporting, trace_with
 
