@@ -8,12 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from started import Process
 
 from lookup_tables.table import LookupTable, folder
 from server.cli import COMMANDS, main
@@ -30,39 +30,11 @@ entry.main()
 """
 
 
-class Process:
-    """`stitchserve serve`, ready; `log` is a file of what it says."""
-
-    def __init__(self, cache: Path, log: Path, *options: str) -> None:
-        self.log = log
-        environment = os.environ | {"STITCHSERVE_CACHE": str(cache), "STITCHSERVE_SLO_MS": "60000"}
-        command = [*ENTRY, "serve", "--port", "0", "--profile-s", "2", "--max-batch", "8", *options]
-        with log.open("w") as file:
-            self.process = subprocess.Popen(command, env=environment, stderr=file)
-        ends = time.monotonic() + 120
-        while not (told := re.search(r"serving on (http://127\.0\.0\.1:(\d+))\n", log.read_text())):
-            assert self.process.poll() is None, log.read_text()
-            assert time.monotonic() < ends
-        self.url, self.port = told[1], int(told[2])
-        assert self.answers("/readyz")
-
-    def answers(self, path: str) -> bool:
-        try:
-            return httpx.get(self.url + path, timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-
 @pytest.fixture
 def started(cache: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
     process = Process(cache, tmp_path / "log", *request.param)
     yield process
-    process.process.kill()
-    process.process.wait()
+    process.end()
 
 
 @pytest.mark.parametrize("started", [(), ("--frontends", "2")], indirect=True)
@@ -75,38 +47,28 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(started: Process, sample
         client.sendall(head.encode() + sample[:100])
         while httpx.get(f"{started.url}/status").json()["arriving"] != 1:
             pass
-        started.process.send_signal(signal.SIGTERM)
+        started.send(signal.SIGTERM)
         while started.answers("/readyz"):
             pass
         client.sendall(sample[100:])
         assert client.recv(10_000).startswith(b"HTTP/1.1 200 ")
-    assert started.process.wait(60) == 0
+    assert started.exit_status() == 0
     said = re.findall("told to stop|refusing new requests, finishing 1|stopped", started.log.read_text())
     assert said == ["told to stop", "refusing new requests, finishing 1", "stopped"]
 
 
-@pytest.mark.parametrize("started", [("--drain-delay-s", "5")], indirect=True)
-def test_while_draining_it_is_not_ready_but_serves(started: Process, sample: bytes) -> None:
-    started.process.send_signal(signal.SIGTERM)
-    while started.answers("/readyz"):
-        pass
-    assert started.answers("/livez")
-    assert httpx.post(f"{started.url}/classify", content=sample, timeout=60).status_code == 200
-    started.process.send_signal(signal.SIGTERM)  # a second one does not wait
-    assert started.process.wait(60) == 0
-
-
 @pytest.mark.parametrize("started", [("--drain-delay-s", "300", "--body-timeout-s", "300")], indirect=True)
-def test_a_second_sigterm_ends_it_at_once_whatever_is_in_flight(started: Process) -> None:
+def test_while_draining_it_is_not_ready_but_serves_until_a_second_sigterm(started: Process, sample: bytes) -> None:
     with socket.create_connection(("127.0.0.1", started.port)) as client:
         client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n")
         while httpx.get(f"{started.url}/status").json()["arriving"] != 1:
             pass
-        started.process.send_signal(signal.SIGTERM)
+        started.send(signal.SIGTERM)
         while started.answers("/readyz"):
             pass
-        started.process.send_signal(signal.SIGTERM)
-        assert started.process.wait(60) == 0
+        assert started.answers("/livez")
+        assert httpx.post(f"{started.url}/classify", content=sample, timeout=60).status_code == 200
+        assert started.stop() == 0  # at once, whatever is in flight
     assert "leaving at once, with 1 requests unanswered" in started.log.read_text()
     assert "Traceback" not in started.log.read_text()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 from conftest import Running, run, settings
-from test_cli import Process
+from started import Process
 
 from server.events import Happenings
 from server.feed import MOST
@@ -93,10 +93,9 @@ def test_a_server_that_is_told_to_stop_does_not_wait_for_who_looks(cache: Path, 
         with httpx.stream("GET", f"{process.url}/events", timeout=60) as stream:
             events = stream.iter_lines()
             next(events)
-            process.process.send_signal(signal.SIGTERM)
+            process.send(signal.SIGTERM)
             for _ in events:
                 pass  # until the server ends the stream, whole
-        assert process.process.wait(60) == 0
+        assert process.exit_status() == 0
     finally:
-        process.process.kill()
-        process.process.wait()
+        process.end()

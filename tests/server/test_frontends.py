@@ -20,7 +20,7 @@ import pytest
 from conftest import SAMPLES, Running, settings
 from over_v2 import FILES
 from PIL import Image
-from test_cli import Process
+from started import Process
 
 from lookup_tables.table import LookupTable, folder
 from server.app import application
@@ -240,7 +240,7 @@ def test_the_largest_pictures_find_room(behind: Behind, client: httpx.Client) ->
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_front_end_that_hangs_does_not_keep_the_server_from_stopping(cache: Path, tmp_path: Path) -> None:
     started = Process(cache, tmp_path / "log", "--frontends", "2", "--drain-timeout-s", "1")
-    engine = started.process.pid
+    engine = started.pid
     with httpx.stream("GET", f"{started.url}/events") as events:
         assert next(events.iter_lines())  # and is left
     hung, *_ = Path(f"/proc/{engine}/task/{engine}/children").read_text().split()
@@ -260,12 +260,12 @@ def runs(process: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_without_the_engine_front_ends_say_so_and_go(cache: Path, tmp_path: Path) -> None:
     started = Process(cache, tmp_path / "log", "--frontends", "2")
-    engine = started.process.pid
+    engine = started.pid
     fronts = [int(child) for child in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
     with httpx.Client(base_url=started.url, timeout=60) as client:
         assert client.get("/livez").status_code == 200
-        started.process.kill()
-        assert started.process.wait(60) == -signal.SIGKILL
+        started.send(signal.SIGKILL)
+        assert started.exit_status() == -signal.SIGKILL
         gone = client.get("/livez")
     assert gone.status_code == 503
     assert "restart" in gone.json()["detail"]

@@ -1,7 +1,6 @@
 """What is refused over gRPC, when, and how that is told; how the server stops."""
 
 import json
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from conftest import Running, settings
 from over_grpc import INFER, Both, Refusal, both, files, grpc, message, pb, port, triton
 from over_v2 import FILES
 from stage import Gated, Stage, staged
-from test_cli import Process
+from started import Process
 
 from server.cli import OPTIONAL
 from server.listening import bound, listen
@@ -179,11 +178,9 @@ def test_sigterm_ends_a_process_that_answers_rpcs(cache: Path, tmp_path: Path) -
         address = said.partition("serving gRPC on ")[2].split()[0]
         client = triton.InferenceServerClient(address)
         assert client.infer("auto@5", files(FILES[0])).as_numpy("stitch").tolist() == [5]
-        process.process.send_signal(signal.SIGTERM)
-        assert process.process.wait(60) == 0
+        assert process.stop() == 0
     finally:
-        process.process.kill()
-        process.process.wait()
+        process.end()
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
