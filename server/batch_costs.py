@@ -64,12 +64,13 @@ class Costs:
         return found
 
     @cached_property
-    def _cheapest(self) -> float:
+    def cheapest(self) -> float:
+        """The same of the cheapest stitch."""
         return self.row(self.frontier[0].stitch)
 
     def drain(self, floor: float) -> float:
         """Seconds in which rows with this sum of `row` seconds are served: full batches, then a smaller one."""
-        whole, rest = divmod(floor / self._cheapest, self.max_batch)
+        whole, rest = divmod(floor / self.cheapest, self.max_batch)
         return whole * self._least[-1] + (self._least[round(rest) or 1] if rest > 1e-6 else 0.0)
 
     def levels(self, rows: int) -> tuple[Level, ...]:

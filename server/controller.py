@@ -153,15 +153,16 @@ class Controller:
         return plan.entries[place] if soon else self._later(asked.allowed, plan.level), plan
 
     def _decide(self, waiting: DeadlineQueue[Any], now: float, headroom: float, arrived: int) -> Plan:
-        left, pad = self.drift.left(headroom), self.drift.margin.pad
-        safe, likely = left / self.drift.upper, left / self.drift.center
+        drift = self.drift
+        left, pad = drift.left(headroom), drift.margin.pad
+        safe, likely = left / drift.upper, left / drift.center
         chosen = self.policy.decide(View(waiting, now, self.slo, safe, pad, likely, self.forecast, arrived))
         predicted = chosen.predicted
         if predicted is None:
             predicted = self.costs.batch(Counter(map(STITCH, chosen.entries)))
         first, queued = waiting[chosen.doomed], len(waiting) - chosen.doomed
         time = Time(first.deadline - now, queued, first.allowed.budget.deadline, self.slo)
-        expected = self.drift.expected(predicted, headroom)
+        expected = drift.expected(predicted, headroom)
         return Plan(
             chosen.doomed,
             chosen.entries,

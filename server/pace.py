@@ -60,53 +60,55 @@ class Pace:
         few = min(most, self._costs.most_rows((view.waiting.deadlines[0] - view.now) * view.likely / above))
         if few == most:
             return 0, most, why(most, queued - most, self._costs, "")
-        rest = min(queued - few, self._costs.max_batch)
-        if few > 0 and view.in_time(seconds(few) + seconds(rest)) >= queued - few:
-            return 0, few, "deadline"
+        if few > 0:
+            rest = seconds(min(queued - few, self._costs.max_batch))
+            if view.in_time(seconds(few) + rest) >= queued - few:
+                return 0, few, "deadline"
         rows = largest(most, lambda rows: view.in_time(seconds(rows)) >= rows)
         if not rows:
             return queued - 1, 1, DRAINED
-        if view.surely_in_time(seconds(rows)) < rows:
+        surely = view.surely_in_time(seconds(rows))
+        if surely < rows:
             sure = largest(rows, lambda rows: view.surely_in_time(seconds(rows)) >= rows)
             rate = {n: view.mean_in_time(n, seconds(n)) / seconds(n) for n in (rows, (rows + sure) // 2, sure) if n}
             best = max(rate, key=rate.__getitem__)
-            rows = best if rate[best] > BETTER * rate[rows] else rows
-        doomed = queued - max(rows, view.surely_in_time(seconds(rows)))
+            if rate[best] > BETTER * rate[rows]:
+                rows, surely = best, view.surely_in_time(seconds(best))
+        doomed = queued - max(rows, surely)
         return doomed, rows, why(rows, queued - doomed - rows, self._costs, "deadline")
 
     def _above(self, view: View) -> float:
         """How many times the cheapest stitch of all what waits takes at least, as budgets admit."""
-        cheapest = self._costs.row(self._costs.frontier[0].stitch) * len(view.waiting)
-        return max(1.0, view.waiting.floor / cheapest)
+        return max(1.0, view.waiting.floor / (self._costs.cheapest * len(view.waiting)))
 
     def _shared(self, view: View, doomed: int, rows: int) -> float:
         """Seconds for the next rows when the time before every deadline is shared by all who wait up to it."""
-        queued, most = len(view.waiting) - doomed, self._costs.max_batch
-        owed = view.waiting.floor / len(view.waiting)
+        waiting, most = len(view.waiting), self._costs.max_batch
+        owed = view.waiting.floor / waiting
         # Those of one batch end together: the most urgent of each must wait for all of them.
         shares = np.frombuffer(view.waiting.deadlines)[doomed::most] - (view.now + view.pad)
         if len(shares) > len(self._ends):
             self._ends = np.arange(1.0, 2 * len(shares) + 1) * most
-        last = float(shares[-1]) / queued  # whose batch may not be full
+        last = shares.item(-1) / (waiting - doomed)  # whose batch may not be full
         shares /= self._ends[: len(shares)]
         shares[-1] = last
-        least = float(np.minimum.reduce(shares))
+        least: float = shares.item(shares.argmin())  # faster than its `min`
         surplus = RESERVE * view.safe * least - owed
         return max(0.0, min(view.slack(doomed), rows * (owed + surplus)))
 
     def _ahead(self, view: View, doomed: int, rows: int) -> float:
         """The longest batch after which a burst of arrivals can be served in time by the cheapest stitch."""
         left = len(view.waiting) - doomed - rows
-        slo, row = max(0.0, view.slo - view.pad) * view.safe, self._costs.row(self._costs.frontier[0].stitch)
+        slo, row = max(0.0, view.slo - view.pad) * view.safe, self._costs.cheapest
         low, high = 0.0, SHARE * slo
 
         def after(seconds: float) -> float:
             return self._costs.drain(row * (left + view.forecast.most(seconds / view.safe, DEVIATIONS)))
 
+        if self._costs.drain(row * left) > slo:  # even if nobody came
+            return low
         if high + after(high) <= slo:
             return high
-        if after(low) > slo:
-            return low
         for _ in range(8):  # to a 256th of the SLO
             middle = (low + high) / 2
             if middle + after(middle) <= slo:
@@ -118,7 +120,9 @@ class Pace:
 
 def largest(most: int, fits: Callable[[int], bool]) -> int:
     """The largest number from 1 to `most` that fits, where all below one that fits do; 0 if none does."""
-    low, high = 0, most
+    if fits(most):  # mostly
+        return most
+    low, high = 0, most - 1
     while low < high:
         middle = (low + high + 1) // 2
         if fits(middle):

@@ -13,6 +13,8 @@ from server.policy import up_to
 from server.queue import Waiting
 from server.tenants import Tenant
 
+ALLOWED, SECONDS = attrgetter("allowed"), attrgetter("seconds")
+
 Price = Callable[[Mapping[int, int]], float]
 """Seconds of a batch that has so many rows of each stitch."""
 
@@ -30,7 +32,7 @@ def spread(costs: Costs, requests: Sequence[Waiting], seconds: float) -> Batch:
 
     Most requests stand at one level of the convex hull and some at the next, each kept within its own budget.
     """
-    return _spread([request.allowed for request in requests], seconds, costs.levels(len(requests)), costs.batch)
+    return _spread(list(map(ALLOWED, requests)), seconds, costs.levels(len(requests)), costs.batch)
 
 
 def _spread(budgets: Sequence[Allowed], seconds: float, levels: Sequence[Level], price: Price) -> Batch:
@@ -45,21 +47,28 @@ def _spread(budgets: Sequence[Allowed], seconds: float, levels: Sequence[Level],
 
     low = _dearest(levels, seconds, all_at)
     base = {allowed: up_to(allowed, levels[low].rank) for allowed in rows}
-    entries = [base[allowed] for allowed in budgets]
     if low + 1 == len(levels):
-        return Batch(tuple(entries), levels[low].entry, all_at(low))
+        return Batch(_each(base, budgets), levels[low].entry, all_at(low))
     better = {allowed: up_to(allowed, levels[low + 1].rank) for allowed in rows}
     able: Sequence[int] = range(len(budgets))
-    rising = budgets
     if any(better[allowed] is base[allowed] for allowed in rows):
         able = [place for place in able if better[budgets[place]] is not base[budgets[place]]]
-        rising = [budgets[place] for place in able]
     step = Step(base, better)
-    ends = all_at(low), all_at(low + 1)
-    count, took = _affordable(ends, len(rising), seconds, lambda count: price(step.counts(rows, rising[:count])))
-    for place in able[:count]:
-        entries[place] = better[budgets[place]]
-    return Batch(tuple(entries), levels[low + min(1, count)].entry, took)
+    count, took = _affordable(
+        (all_at(low), all_at(low + 1)),
+        len(able),
+        seconds,
+        lambda count: price(step.counts(rows, budgets[: able[count - 1] + 1])),
+    )
+    risen = able[count - 1] + 1 if count else 0
+    entries = _each(better, budgets[:risen]) + _each(base, budgets[risen:])
+    return Batch(entries, levels[low + min(1, count)].entry, took)
+
+
+def _each(entries: Mapping[Allowed, Entry], budgets: Sequence[Allowed]) -> tuple[Entry, ...]:
+    if len(entries) == 1:
+        return tuple(entries.values()) * len(budgets)
+    return tuple(map(entries.__getitem__, budgets))
 
 
 def _counted(budgets: Sequence[Allowed]) -> Mapping[Allowed, int]:
@@ -93,7 +102,7 @@ def _dearest(levels: Sequence[Level], seconds: float, all_at: Callable[[int], fl
     The levels' own seconds tell it where budgets cap nobody.
     """
     low, high = 0, len(levels) - 1
-    uncapped = bisect_right(levels, seconds, key=attrgetter("seconds")) - 1
+    uncapped = bisect_right(levels, seconds, key=SECONDS) - 1
     for place in (uncapped, max(0, uncapped) + 1):
         if low < place <= high:
             low, high = (place, high) if all_at(place) <= seconds else (low, place - 1)
