@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import anatomy, control, events, logs, routes, v2
+from server import anatomy, control, events, gauges, logs, routes, v2
 from server.connection import UNREAD
 from server.console import add_console
 from server.docs import add_docs
@@ -64,7 +64,7 @@ def create_app(settings: Settings, beside: Beside = nothing) -> FastAPI:
 
 
 def application(service: Service, beside: Beside = nothing) -> FastAPI:
-    """The application around a service."""
+    """The application around a service; one service has one."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -84,6 +84,7 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # tracing.py and metrics.py do it
     )
     app.state.service = service
+    gauges.show(service)
     app.include_router(routes.router)
     app.include_router(control.router)
     app.include_router(anatomy.router)

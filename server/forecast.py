@@ -3,8 +3,8 @@
 import math
 
 MEMORY = 10.0  # SLOs that the rate looks back; their spread takes four times as many samples to know
-RECENT = 1.25  # SLOs after which a load that has gone is forgotten
-GONE = 2.0  # standard deviations that the recent load must lie below the rate to be another load
+RECENT = 0.8  # SLOs after which a load that has gone is forgotten
+GONE = 1.5  # standard deviations that the recent load must lie below the rate to be another load
 LARGEST = 5.0  # standard deviations: what is further off is another load too, not the spread of this one
 LEAST_DISPERSION = 1.0  # arrivals that know nothing of each other
 
@@ -33,6 +33,7 @@ class Forecast:
         self._recent += _weight(seconds, window) * (arrived / seconds - self._recent)
         if self._recent * window + GONE * self._deviation(self.rate * window) < self.rate * window:
             self.rate = self._recent
+            self.dispersion = LEAST_DISPERSION
 
     def most(self, seconds: float, deviations: float) -> float:
         """So many standard deviations above the arrivals to be expected in that time."""

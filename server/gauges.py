@@ -1,16 +1,13 @@
 """What /metrics reads of a running service each time it is asked."""
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from server.latencies import age
-
-if TYPE_CHECKING:
-    from server.service import Service
+from server.service import Service
 
 
-def show(service: "Service") -> None:
-    """Let the service's metrics show it."""
+def show(service: Service) -> None:
+    """Let the service's metrics show it; once, for they would refuse a second time."""
     gauge, ours = service.metrics.gauge, service.controller
     gauge("front_seconds", "Until one more image would be in the queue", lambda: service.front.wait)
     gauge("reply_seconds", "From the end of a batch to an answer, usually", lambda: service.front.reply)

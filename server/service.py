@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from lookup_tables.table import Entry, LookupTable, TableError, folder
-from server import gauges
 from server.admission import Limiter
 from server.allowance import Allowed
 from server.batcher import Answer, Batcher
@@ -96,7 +95,6 @@ class Service:
         self.on_answer: Callable[[Stages, Answer[Ranking]], object] = lambda *_: None
         """Told of each image that is answered."""
         self._tasks: list[asyncio.Task[None]] = []
-        gauges.show(self)
 
     def reading(self, body: bytes) -> Reading:
         """How the image in a file's bytes is read for the request that is being answered."""

@@ -9,6 +9,7 @@ Prints microseconds of this process's time for each answer.
 import argparse
 import asyncio
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ async def main(options: argparse.Namespace) -> None:
     Engine.run = nothing.run
     service.decode = nothing.decode
     serving = build(Settings(threads=1))
-    gated, plain = application(serving), application(serving)
+    gated = application(serving)
+    plain = copy(gated)
     plain.user_middleware = [each for each in plain.user_middleware if each.cls is not Gate]
     async with gated.router.lifespan_context(gated):
         for _ in range(options.rounds):

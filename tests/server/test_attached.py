@@ -6,8 +6,8 @@ import socket
 
 import pytest
 from conftest import Running
+from fastapi import FastAPI
 
-from server.app import application
 from server.attached import Attached
 from server.channel import Channel, Kind
 from server.frontend import Exchange
@@ -30,7 +30,7 @@ def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(ru
 
     async def scenario() -> list[tuple[Kind, int]]:
         service, (ours, theirs) = running.service, socket.socketpair()
-        front = Attached(application(service), service, Shared.create(3 * 64 * 64, 3), ours)
+        front = Attached(FastAPI(), service, Shared.create(3 * 64 * 64, 3), ours)
         front.channel = told = Told()
         stages = Stages(service.clock, service.clock(), 60.0)
         reading = asyncio.create_task(front.read(b"a file", 0, stages))
