@@ -38,9 +38,8 @@ def main() -> None:
         for stitch in engine.model.stitches:
             engine.run([image] * rows, [stitch.id] * rows)
         taken = held() - before
-        print(
-            f"all {len(engine.model.stitches)} run, batches of {rows}: {taken / 1e6:.0f} MB, {taken / weights:.2f} times"
-        )
+        told = f"{taken / 1e6:.0f} MB, {taken / weights:.2f} times"
+        print(f"all {len(engine.model.stitches)} run, batches of {rows}: {told}")
 
 
 if __name__ == "__main__":
