@@ -48,8 +48,11 @@ class Server(Leaving):
         self.should_exit = True
 
 
-def run(settings: Settings, sockets: list[socket.socket], besides: Sequence[Beside]) -> None:
-    """Serve on bound sockets until told to stop; returns when everything in flight is answered."""
+def run(settings: Settings, sockets: list[socket.socket], besides: Sequence[Beside]) -> Callable[[], None]:
+    """Serve on bound sockets until told to stop and everything in flight is answered -> what sends the last traces.
+
+    That may take its time: to be called when the sockets are closed.
+    """
     app = create_app(settings, partial(_all, besides))
     finish_traces = start_traces(app, settings.otel_endpoint)
     gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
@@ -59,7 +62,7 @@ def run(settings: Settings, sockets: list[socket.socket], besides: Sequence[Besi
             runner.run(serve_behind(app, sockets, settings.frontends))
     else:
         Server(configured(app, settings), app.state.service).run(sockets)
-    finish_traces()
+    return finish_traces
 
 
 @asynccontextmanager

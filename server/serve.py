@@ -28,7 +28,9 @@ class Serve(Settings):
         _allow_open_files(self.max_connections + OTHER_FILES)
         check_certificate(self)
         with bound(self.host, self.port) as sockets, others(self) as besides:
-            resolve_name("server.running:run")(self, sockets, besides)  # by name: it brings torch, for seconds
+            # By name: it takes seconds to load torch.
+            finish_traces = resolve_name("server.running:run")(self, sockets, besides)
+        finish_traces()
         log.info("stopped")
 
 
