@@ -168,6 +168,14 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _a_port_each(self) -> Self:
+        taken: dict[int, str] = {}
+        for name, port in (("port", self.port), ("grpc_port", self.grpc_port), ("agent_port", self.agent_port)):
+            if port and taken.setdefault(port, name) != name:  # 0 finds a free one each time
+                raise ValueError(f"{name}: {port} is {taken[port]} already; give another")
+        return self
+
+    @model_validator(mode="after")
     def _no_unknown_variable(self) -> Self:
         check_environment(os.environ, type(self).model_fields)
         return self

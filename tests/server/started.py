@@ -20,6 +20,7 @@ _LOADED.set_forkserver_preload(["server.running"])
 
 def _serve(arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
     main()
@@ -35,14 +36,21 @@ class Process:
         self._process = _LOADED.Process(target=_serve, args=[arguments, environment, log])
         log.touch()
         self._process.start()
-        ends = time.monotonic() + 120
-        while not (told := re.search(r"serving on (http://127\.0\.0\.1:(\d+))\n", log.read_text())):
-            assert self._process.is_alive(), log.read_text()
-            assert time.monotonic() < ends
-        self.url, self.port = told[1], int(told[2])
         assert self._process.pid
         self.pid = self._process.pid
-        assert self.answers("/readyz")
+        try:
+            self.url, self.port = self._ready()
+            assert self.answers("/readyz")
+        except BaseException:
+            self.end()  # or the tests would wait for it at their end
+            raise
+
+    def _ready(self) -> tuple[str, int]:
+        ends = time.monotonic() + 120
+        while not (told := re.search(r"serving on (http://127\.0\.0\.1:(\d+))\n", self.log.read_text())):
+            assert self._process.is_alive(), self.log.read_text()
+            assert time.monotonic() < ends
+        return told[1], int(told[2])
 
     def answers(self, path: str) -> bool:
         try:

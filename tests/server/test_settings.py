@@ -100,6 +100,8 @@ def test_lists_are_repeated_or_separated_by_commas(clean: pytest.MonkeyPatch) ->
         ({"anonymous_burst": 3}, "no anonymous_rate"),
         ({"anonymous_rate": 0}, "anonymous_rate"),
         ({"log_format": "xml"}, "log_format"),
+        ({"port": 9000, "grpc_port": 9000}, "grpc_port: 9000 is port already"),
+        ({"grpc_port": 9001, "agent_port": 9001}, "agent_port: 9001 is grpc_port already"),
     ],
 )
 def test_what_does_not_fit_together_is_named(clean: pytest.MonkeyPatch, changes: dict[str, object], says: str) -> None:
