@@ -3,7 +3,7 @@
 import math
 
 MEMORY = 10.0  # SLOs that the rate looks back; their spread takes four times as many samples to know
-RECENT = 0.8  # SLOs after which a load that has gone is forgotten
+RECENT = 0.8  # SLOs that tell what the load is of late
 GONE = 1.5  # standard deviations that the recent load must lie below the rate to be another load
 LARGEST = 5.0  # standard deviations: what is further off is another load too, not the spread of this one
 LEAST_DISPERSION = 1.0  # arrivals that know nothing of each other

@@ -60,16 +60,15 @@ class Pace:
         few = min(most, self._costs.most_rows((view.waiting.deadlines[0] - view.now) * view.likely / above))
         if few == most:
             return 0, most, why(most, queued - most, self._costs, "")
-        if few > 0:
-            rest = seconds(min(queued - few, self._costs.max_batch))
-            if view.in_time(seconds(few) + rest) >= queued - few:
-                return 0, few, "deadline"
+        rest = min(queued - few, self._costs.max_batch)
+        if few > 0 and view.in_time(seconds(few) + seconds(rest)) >= queued - few:
+            return 0, few, "deadline"
         rows = largest(most, lambda rows: view.in_time(seconds(rows)) >= rows)
         if not rows:
             return queued - 1, 1, DRAINED
         surely = view.surely_in_time(seconds(rows))
         if surely < rows:
-            sure = largest(rows, lambda rows: view.surely_in_time(seconds(rows)) >= rows)
+            sure = largest(rows - 1, lambda rows: view.surely_in_time(seconds(rows)) >= rows)
             rate = {n: view.mean_in_time(n, seconds(n)) / seconds(n) for n in (rows, (rows + sure) // 2, sure) if n}
             best = max(rate, key=rate.__getitem__)
             if rate[best] > BETTER * rate[rows]:
@@ -83,13 +82,13 @@ class Pace:
 
     def _shared(self, view: View, doomed: int, rows: int) -> float:
         """Seconds for the next rows when the time before every deadline is shared by all who wait up to it."""
-        waiting, most = len(view.waiting), self._costs.max_batch
-        owed = view.waiting.floor / waiting
+        queued, most = len(view.waiting) - doomed, self._costs.max_batch
+        owed = view.waiting.floor / len(view.waiting)
         # Those of one batch end together: the most urgent of each must wait for all of them.
         shares = np.frombuffer(view.waiting.deadlines)[doomed::most] - (view.now + view.pad)
         if len(shares) > len(self._ends):
             self._ends = np.arange(1.0, 2 * len(shares) + 1) * most
-        last = shares.item(-1) / (waiting - doomed)  # whose batch may not be full
+        last = shares.item(-1) / queued  # whose batch may not be full
         shares /= self._ends[: len(shares)]
         shares[-1] = last
         least: float = shares.item(shares.argmin())  # faster than its `min`

@@ -50,7 +50,7 @@ class View(NamedTuple):
         return sum(often * min(rows, self._due_after(likely + far * (promised - likely))) for far, often in SPREAD)
 
     def _due_after(self, seconds: float) -> int:
-        return len(self.waiting.deadlines) - self.waiting.due_before(self.now + seconds)
+        return len(self.waiting) - self.waiting.due_before(self.now + seconds)
 
 
 class Decision(NamedTuple):

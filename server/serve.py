@@ -1,4 +1,4 @@
-"""`stitchserve serve`: what can be refused is refused at once, before torch and the model are loaded."""
+"""`stitchserve serve`: settings, ports and certificates are looked at before torch and the model are loaded."""
 
 import logging
 import resource

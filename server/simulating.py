@@ -78,7 +78,7 @@ class Simulate(BaseModel):
         known = self._table()
         costs = Costs(known, self.max_batch)
         slo = self.slo_ms / 1e3 if self.slo_ms else self.slo_factor * costs.seconds(costs.frontier[-1].stitch, 1)
-        capacity = self.capacity or 1 / costs.row(costs.frontier[0].stitch)
+        capacity = self.capacity or 1 / costs.cheapest
         traces = [trace(spec, capacity, self.seconds, self.seed) for spec in specs(self.trace)]
         policies = self.policy.split(",")
         runs = [(each, policy) for each in traces for policy in policies]

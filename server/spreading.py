@@ -13,7 +13,7 @@ from server.policy import up_to
 from server.queue import Waiting
 from server.tenants import Tenant
 
-ALLOWED, SECONDS = attrgetter("allowed"), attrgetter("seconds")
+ALLOWED = attrgetter("allowed")
 
 Price = Callable[[Mapping[int, int]], float]
 """Seconds of a batch that has so many rows of each stitch."""
@@ -102,7 +102,7 @@ def _dearest(levels: Sequence[Level], seconds: float, all_at: Callable[[int], fl
     The levels' own seconds tell it where budgets cap nobody.
     """
     low, high = 0, len(levels) - 1
-    uncapped = bisect_right(levels, seconds, key=SECONDS) - 1
+    uncapped = bisect_right(levels, seconds, key=attrgetter("seconds")) - 1
     for place in (uncapped, max(0, uncapped) + 1):
         if low < place <= high:
             low, high = (place, high) if all_at(place) <= seconds else (low, place - 1)

@@ -3,9 +3,9 @@
     python -m benchmarks.decode.decode [--rounds 40] [--images 2000] [--large 200]
 
 Speed on synthetic photographs (smooth shapes and some grain, quality 90) as DeiT takes them, by the processor's clock,
-one thread; what the decoder takes of it, without looking the file over before and resizing after, is no less for
-whoever does that better. Classes on the digits' test split, enlarged, edges repeated to the sides, as JPEG of quality
-90, by the shipped network's dearest anchor.
+one thread; beside them libjpeg-turbo alone, at the scale that is allowed: no less is left however well a file is looked
+over before and resized after. Classes on the digits' test split, enlarged, edges repeated to the sides, as JPEG of
+quality 90, by the shipped network's dearest anchor.
 """
 
 import argparse

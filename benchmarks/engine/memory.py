@@ -7,15 +7,11 @@ Memory that no other process shares, as the system counts it, beyond what torch 
 
 import argparse
 from pathlib import Path
+from pkgutil import resolve_name
 
 import psutil
-import torch
 
 from server.process import prepare
-
-prepare()  # as serving does, before the engine is imported
-
-from server.engine import Engine  # noqa: E402
 
 
 def held() -> int:
@@ -28,12 +24,14 @@ def main() -> None:
     parser.add_argument("--family", default="digits")
     parser.add_argument("--checkpoint", type=Path)
     given = parser.parse_args()
+    prepare()  # before torch is loaded, as serving does, and hence by name
+    load, zeros, uint8 = map(resolve_name, ("server.engine:Engine.load", "torch:zeros", "torch:uint8"))
     before = held()
-    engine = Engine.load(given.family, given.checkpoint, "cpu", threads=1, dtype="float32")
+    engine = load(given.family, given.checkpoint, "cpu", threads=1, dtype="float32")
     weights = sum(weight.nbytes for weight in engine.model.state_dict().values())
     print(f"weights: {weights / 1e6:.0f} MB")
     print(f"loaded: {(held() - before) / 1e6:.0f} MB, {(held() - before) / weights:.2f} times")
-    image = torch.zeros(3, engine.image_size, engine.image_size, dtype=torch.uint8)
+    image = zeros(3, engine.image_size, engine.image_size, dtype=uint8)
     for rows in (1, 8):
         for stitch in engine.model.stitches:
             engine.run([image] * rows, [stitch.id] * rows)

@@ -3,13 +3,15 @@
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
+from started import Process
 
 from server.app import Beside, application, nothing
 from server.listening import addresses, bound
@@ -77,6 +79,20 @@ def running(cache: Path) -> Iterator[Running]:
 def client(running: Running) -> Iterator[httpx.Client]:
     with running.client() as opened:
         yield opened
+
+
+@pytest.fixture
+def start(cache: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts `stitchserve serve` with these options -> it, ready; gone when the test has ended, however that was."""
+    with ExitStack() as ending:
+
+        def ready(*options: str) -> Process:
+            process = Process(cache, tmp_path / "log", *options)
+            ending.callback(process.end)
+            process.wait_until_ready()
+            return process
+
+        yield ready
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -19,7 +18,7 @@ _LOADED.set_forkserver_preload(["server.running"])
 
 
 def _serve(arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    os.dup2(os.open(log, os.O_WRONLY), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
@@ -27,7 +26,7 @@ def _serve(arguments: list[str], environment: Mapping[str, str], log: Path) -> N
 
 
 class Process:
-    """The server, ready; `log` is a file of what it says."""
+    """The server; `log` is a file of what it says. It is to be ended, or the tests would wait for it at their end."""
 
     def __init__(self, cache: Path, log: Path, *options: str) -> None:
         self.log = log
@@ -38,19 +37,15 @@ class Process:
         self._process.start()
         assert self._process.pid
         self.pid = self._process.pid
-        try:
-            self.url, self.port = self._ready()
-            assert self.answers("/readyz")
-        except BaseException:
-            self.end()  # or the tests would wait for it at their end
-            raise
 
-    def _ready(self) -> tuple[str, int]:
+    def wait_until_ready(self) -> None:
         ends = time.monotonic() + 120
         while not (told := re.search(r"serving on (http://127\.0\.0\.1:(\d+))\n", self.log.read_text())):
+            self._process.join(0.02)
             assert self._process.is_alive(), self.log.read_text()
             assert time.monotonic() < ends
-        return told[1], int(told[2])
+        self.url, self.port = told[1], int(told[2])
+        assert self.answers("/readyz")
 
     def answers(self, path: str) -> bool:
         try:
@@ -72,6 +67,5 @@ class Process:
 
     def end(self) -> None:
         """Whatever became of it, it is gone."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill()
         self._process.join()

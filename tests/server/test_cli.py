@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -31,10 +31,8 @@ entry.main()
 
 
 @pytest.fixture
-def started(cache: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
-    process = Process(cache, tmp_path / "log", *request.param)
-    yield process
-    process.end()
+def started(start: Callable[..., Process], request: pytest.FixtureRequest) -> Process:
+    return start(*request.param)
 
 
 @pytest.mark.parametrize("started", [(), ("--frontends", "2")], indirect=True)

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,12 @@ def test_there_is_room_for_so_many_and_place_again_when_one_leaves(cache: Path, 
             assert again.status_code == 200
 
 
-def test_a_server_that_is_told_to_stop_does_not_wait_for_who_looks(cache: Path, tmp_path: Path) -> None:
-    process = Process(cache, tmp_path / "log", "--drain-timeout-s", "300")
-    try:
-        with httpx.stream("GET", f"{process.url}/events", timeout=60) as stream:
-            events = stream.iter_lines()
-            next(events)
-            process.send(signal.SIGTERM)
-            for _ in events:
-                pass  # until the server ends the stream, whole
-        assert process.exit_status() == 0
-    finally:
-        process.end()
+def test_a_server_that_is_told_to_stop_does_not_wait_for_who_looks(start: Callable[..., Process]) -> None:
+    process = start("--drain-timeout-s", "300")
+    with httpx.stream("GET", f"{process.url}/events", timeout=60) as stream:
+        events = stream.iter_lines()
+        next(events)
+        process.send(signal.SIGTERM)
+        for _ in events:
+            pass  # until the server ends the stream, whole
+    assert process.exit_status() == 0

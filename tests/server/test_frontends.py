@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -238,15 +238,15 @@ def test_the_largest_pictures_find_room(behind: Behind, client: httpx.Client) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_front_end_that_hangs_does_not_keep_the_server_from_stopping(cache: Path, tmp_path: Path) -> None:
-    started = Process(cache, tmp_path / "log", "--frontends", "2", "--drain-timeout-s", "1")
+def test_a_front_end_that_hangs_does_not_keep_the_server_from_stopping(start: Callable[..., Process]) -> None:
+    started = start("--frontends", "2", "--drain-timeout-s", "1")
     engine = started.pid
     with httpx.stream("GET", f"{started.url}/events") as events:
         assert next(events.iter_lines())  # and is left
     hung, *_ = Path(f"/proc/{engine}/task/{engine}/children").read_text().split()
     os.kill(int(hung), signal.SIGSTOP)
     assert started.stop() == 0
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert "Traceback" not in started.log.read_text()
 
 
 def runs(process: int) -> bool:
@@ -258,8 +258,8 @@ def runs(process: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_without_the_engine_front_ends_say_so_and_go(cache: Path, tmp_path: Path) -> None:
-    started = Process(cache, tmp_path / "log", "--frontends", "2")
+def test_without_the_engine_front_ends_say_so_and_go(start: Callable[..., Process]) -> None:
+    started = start("--frontends", "2")
     engine = started.pid
     fronts = [int(child) for child in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
     with httpx.Client(base_url=started.url, timeout=60) as client:

@@ -3,7 +3,7 @@
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -171,17 +171,13 @@ def refused_by_all(served: Both) -> bool:
     return "another replica" not in str(refused.details())
 
 
-def test_sigterm_ends_a_process_that_answers_rpcs(cache: Path, tmp_path: Path) -> None:
-    process = Process(cache, tmp_path / "log", "--grpc-port", "0")
-    try:
-        said = (tmp_path / "log").read_text()
-        address = said.partition("serving gRPC on ")[2].split()[0]
-        client = triton.InferenceServerClient(address)
-        assert client.infer("auto@5", files(FILES[0])).as_numpy("stitch").tolist() == [5]
-        assert process.stop() == 0
-    finally:
-        process.end()
-    assert "Traceback" not in (tmp_path / "log").read_text()
+def test_sigterm_ends_a_process_that_answers_rpcs(start: Callable[..., Process]) -> None:
+    process = start("--grpc-port", "0")
+    address = process.log.read_text().partition("serving gRPC on ")[2].split()[0]
+    client = triton.InferenceServerClient(address)
+    assert client.infer("auto@5", files(FILES[0])).as_numpy("stitch").tolist() == [5]
+    assert process.stop() == 0
+    assert "Traceback" not in process.log.read_text()
 
 
 def test_it_speaks_tls_where_http_does(cache: Path, certificate: tuple[Path, Path]) -> None:
