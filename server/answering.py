@@ -207,5 +207,5 @@ async def _run(serving: Service, image: Image, ask: Asked, left: float) -> Answe
 
 
 def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Prediction]:
-    rows = zip(ranking.indices[:top_k], ranking.probabilities[:top_k], strict=True)
-    return [Prediction(table.labels[i], i, round(p, 6)) for i, p in rows]
+    indices, probabilities = (values[:top_k].tolist() for values in ranking)
+    return [Prediction(table.labels[i], i, round(p, 6)) for i, p in zip(indices, probabilities, strict=True)]

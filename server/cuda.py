@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from server.staged import Recorded
+from server.driver import Recorded, Steps
 
 GRAPH_SHARE = 0.1  # of the device's memory, for recorded graphs
 
@@ -52,10 +53,37 @@ class Cuda:
 
     def record(self, work: Callable[[], None], *, fresh_pool: bool) -> Recorded:
         """A CUDA graph. What other processes take meanwhile counts as its own: it errs towards fewer graphs."""
-        if fresh_pool:  # torch refuses a pool whose last graph is gone
-            self._pool = torch.cuda.graph_pool_handle()
         self.settle()
         free, reserved = self._memory()
+        graph = self._captured(work, fresh_pool=fresh_pool)
+        left, held = self._memory()
+        shared = max(0, held - reserved)
+        return Recorded(graph, max(0, free - left - shared), shared)
+
+    def timed(self, steps: Steps, x: Tensor, *, fresh_pool: bool) -> Callable[[], list[float]]:
+        """A graph with an event after each step; what runs it waits for the last one."""
+        marks = [_timer() for _ in range(len(steps) + 1)]
+
+        def work() -> None:
+            y = x
+            marks[0].record()
+            for step, mark in zip(steps, marks[1:], strict=True):
+                y = step(y)
+                mark.record()
+
+        self.settle()
+        graph = self._captured(work, fresh_pool=fresh_pool)
+
+        def run() -> list[float]:
+            graph.replay()
+            marks[-1].synchronize()
+            return [before.elapsed_time(after) / 1e3 for before, after in pairwise(marks)]
+
+        return run
+
+    def _captured(self, work: Callable[[], object], *, fresh_pool: bool) -> torch.cuda.CUDAGraph:
+        if fresh_pool:  # torch refuses a pool whose last graph is gone
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with self.computing():
             # Not torch.cuda.graph, which empties torch's cache of memory every time. Other threads may use CUDA.
@@ -67,9 +95,7 @@ class Cuda:
                     graph.capture_end()
                 raise
             graph.capture_end()
-        left, held = self._memory()
-        shared = max(0, held - reserved)
-        return Recorded(graph, max(0, free - left - shared), shared)
+        return graph
 
     def settle(self) -> None:
         """Wait for the computing stream."""
@@ -97,3 +123,12 @@ class Cuda:
     def _memory(self) -> tuple[int, int]:
         """Bytes free on the device, and held by torch."""
         return torch.cuda.mem_get_info(self.device)[0], torch.cuda.memory_reserved(self.device)
+
+
+def _timer() -> torch.cuda.Event:
+    """An event of which a graph, each time it runs, keeps the time."""
+    try:
+        event: torch.cuda.Event = torch.cuda.Event(enable_timing=True, external=True)  # type: ignore[no-untyped-call]
+    except TypeError as error:
+        raise RuntimeError("this torch keeps no times in graphs") from error
+    return event

@@ -10,7 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import stitching
@@ -20,6 +22,7 @@ from server.cuda import Cuda
 from server.device import gpu_uuid, narrow_formats, pick_device, slug
 from server.dtype import Setting, choose, install, measured
 from server.graphs import RECORD_AT
+from server.runner import Direct, Runner
 from server.staged import SLOTS, Forward, Pass, Staged
 from server.threads import most_threads, settle
 from stitching import SNNet
@@ -34,10 +37,10 @@ Image = Tensor
 
 
 class Ranking(NamedTuple):
-    """The likeliest classes of one image, best first, with their probabilities."""
+    """The likeliest classes of one image, best first, with their probabilities; few are asked for all of them."""
 
-    indices: list[int]
-    probabilities: list[float]
+    indices: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
 
 
 class Costs(Protocol):
@@ -48,31 +51,6 @@ class Costs(Protocol):
 
     def grouped_seconds(self, counts: Mapping[int, int]) -> float:
         """Seconds when one stitch runs after another."""
-
-
-class Runner(Protocol):
-    """What runs passes on a device."""
-
-    def run(self, passes: Sequence[Pass]) -> Tensor:
-        """The answers of all passes' rows, (rows, 2, classes kept), on the host, in their order."""
-
-    def fault(self) -> str | None:
-        """Why the device is of no use any more; None when it still computes."""
-
-
-class Direct:
-    """Runs passes one after another, on a device that needs no staging."""
-
-    def __init__(self, device: torch.device, forward: Forward) -> None:
-        self._device, self._forward = device, forward
-
-    def run(self, passes: Sequence[Pass]) -> Tensor:
-        """The answers, as computed."""
-        return torch.cat([self._forward(torch.stack(list(x)).to(self._device), s).cpu() for x, s in passes])
-
-    def fault(self) -> str | None:
-        """None: such a device does not break."""
-        return None
 
 
 class Engine:
@@ -98,8 +76,8 @@ class Engine:
         In `cache` is kept what took long to measure.
         """
         self.device = device
-        if device.type == "cpu":
-            torch.set_num_threads(threads or most_threads())
+        # Beside a GPU torch has little to do on the processor, and threads that decode do that at once.
+        torch.set_num_threads(threads or (most_threads() if device.type == "cpu" else 1))
         formats = narrow_formats(device)
         self.precision = install(model, device, choose(dtype, device, formats, partial(measured, model)), formats)
         # float32 that was asked for is exact: equal to timm's to the last bit.
@@ -210,6 +188,8 @@ class Engine:
     def run_timed(self, stitch: int, batch: int) -> list[tuple[str, float]]:
         """The same; gives the module classes that it passed, in order, with the seconds spent in each."""
         path = self.model.path(self.model.stitches[stitch])
+        if self.staged and (laps := self._laps(self.staged, stitch, batch)):
+            return list(zip([INPUT, *(step.kind for step in path), OUTPUT], laps, strict=True))
         images = [self._fixed_image()] * batch
         watch = Stopwatch(self.device)
         x = self._prepared(torch.stack(images).to(self.device))
@@ -221,20 +201,32 @@ class Engine:
         watch.lap()
         return list(zip([INPUT, *(step.kind for step in path), OUTPUT], watch.laps(), strict=True))
 
+    def _laps(self, staged: Staged, stitch: int, batch: int) -> list[float] | None:
+        """The seconds as graphs take them, and as the first what else a batch takes; None where there are no graphs."""
+        began = time.perf_counter()
+        self.run_once(stitch, batch)
+        whole = time.perf_counter() - began
+        path = self.model.path(self.model.stitches[stitch])
+        laps = staged.laps(stitch, batch, [self._prepared, *path, self._ranked])
+        return laps and [laps[0] + max(0.0, whole - sum(laps)), *laps[1:]]
+
     def _rankings(self, answers: Tensor) -> list[Ranking]:
         if not answers.isfinite().all():
             raise RuntimeError(f"an answer in {self.precision.variant.name} is not finite; --dtype float32 mends it")
-        return [Ranking(list(map(int, classes)), probabilities) for probabilities, classes in answers.tolist()]
+        probabilities, classes = answers.numpy().swapaxes(0, 1)
+        return list(map(Ranking, classes.astype(np.int64), probabilities))
 
     def _fixed_image(self) -> Tensor:
         return torch.full((3, self.image_size, self.image_size), 128, dtype=torch.uint8)
 
+    @torch.inference_mode()
     def warm_up(
         self, stitches: Sequence[int], seconds: float = WARM_UP, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Run before requests come: the first and the last stitch; on a GPU all, until their graphs are recorded.
 
-        Largest batches first, so that the others find room in the memory those take. Ends after about `seconds`.
+        There the calls that their mixtures are made of are recorded too, and largest batches first, so that the others
+        find room in the memory those take. Ends after about `seconds`.
         """
         if not self.staged:
             for stitch in (stitches[0], stitches[-1]):
@@ -246,6 +238,7 @@ class Engine:
                 return
             for _ in range(RECORD_AT):
                 self.run_once(stitch, rows)
+            self.staged.learn(self._prepared, self.model.path(self.model.stitches[stitch]), rows)
 
     def _passes(self, stitches: Sequence[int]) -> list[list[int]]:
         """The rows that run together, for each time that the model runs."""
@@ -280,7 +273,12 @@ class Engine:
         Both in one float32 tensor, which holds every index below 2**24, so that one copy brings them back.
         """
         chosen = [self.model.stitches[stitch] for stitch in stitches]
-        return self._ranked(self.model(self._prepared(pixels), chosen[0] if len(set(stitches)) == 1 else chosen))
+        prepared = self._prepared(pixels)
+        if len(set(stitches)) == 1:
+            return self._ranked(self.model(prepared, chosen[0]))
+        return self._ranked(
+            self.model(prepared, chosen, self.staged.calls) if self.staged else self.model(prepared, chosen)
+        )
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         x = pixels.float().mul_(self._scale).add_(self._shift)

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 Graph = TypeVar("Graph")
 
 RECORD_AT = 2  # the use at which a graph is recorded: what comes once is not worth it; twice as late when it had to go
-MOST_GRAPHS = 512
-EAGER = ("mixed", "new", "refused")
-"""Why a piece ran without a graph: it mixed stitches, was new, or found no room."""
+MOST_GRAPHS = 4096
+EAGER = ("new", "refused")
+"""Why a piece, or a module call of a mixed one, ran without a graph: it was new, or found no room."""
 
 
 class Buckets:
@@ -45,8 +45,8 @@ class Buckets:
 class Graphs(Generic[Graph]):
     """The recorded graphs by key, and how often what happened to them.
 
-    At most `most` graphs and `limit` bytes, in all; beyond it the least recently used ones go. `eager` counts pieces
-    that ran without a graph, by the reasons in EAGER.
+    At most `most` graphs and `limit` bytes, in all; beyond it the least recently used ones go. `eager` counts what ran
+    without a graph, by the reasons in EAGER.
     """
 
     def __init__(self, limit: int, most: int = MOST_GRAPHS) -> None:
@@ -76,9 +76,13 @@ class Graphs(Generic[Graph]):
         self.replayed += 1
         return self._kept[key][0]
 
+    def lacks(self, key: Hashable) -> bool:
+        """Whether a key has no graph, and may have one."""
+        return not (self.off or key in self._refused or key in self._kept)
+
     def wanted(self, key: Hashable) -> bool:
         """Count a use of a key without a graph; True when it is time to record one."""
-        if self.off or key in self._refused:
+        if not self.lacks(key):
             self.eager["refused"] += 1
             return False
         self.eager["new"] += 1

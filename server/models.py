@@ -152,14 +152,14 @@ def outputs(
 
 def _classes(table: LookupTable, answer: Answer[Ranking], most: int) -> list[str]:
     """The likeliest classes as Triton writes them: `probability:index:label`."""
-    best = list(zip(*answer.result, strict=True))[:most]
+    best = zip(*(values[:most].tolist() for values in answer.result), strict=True)
     return [f"{probability:f}:{index}:{table.labels[index]}" for index, probability in best]
 
 
 _ROWS: Mapping[OutputName, Callable[[LookupTable, Answer[Ranking]], Sequence[Any]]] = {
-    "indices": lambda _, answer: answer.result.indices,
-    "probabilities": lambda _, answer: answer.result.probabilities,
-    "labels": lambda table, answer: [table.labels[index] for index in answer.result.indices],
+    "indices": lambda _, answer: answer.result.indices.tolist(),
+    "probabilities": lambda _, answer: answer.result.probabilities.tolist(),
+    "labels": lambda table, answer: [table.labels[index] for index in answer.result.indices.tolist()],
     "stitch": lambda _, answer: [answer.entry.stitch],
     "reason": lambda _, answer: [answer.reason],
 }

@@ -5,13 +5,16 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from server.graphs import Buckets, Graphs
+from server.calls import Calls
+from server.driver import Driver, Steps
+from server.graphs import Buckets
+from server.recording import Recorder
+from stitching.anchors import Step
 
 log = logging.getLogger(__name__)
 
@@ -27,57 +30,6 @@ class Pass(NamedTuple):
 
 Forward = Callable[[Tensor, Sequence[int]], Tensor]
 """Pixels, uint8 (N, 3, size, size), on the device and a stitch for each -> answers (N, 2, classes kept), there."""
-
-
-class Recorded(NamedTuple):
-    """A graph and the bytes it took: its own, and more of the pool that all graphs work in."""
-
-    graph: Any
-    own: int
-    shared: int
-
-
-class Driver(Protocol):
-    """What is asked of the device. Its two contexts are queues of work: nothing asked inside is waited for."""
-
-    @property
-    def graph_limit(self) -> int:
-        """Bytes that all graphs may take."""
-
-    def pinned(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """Memory of the host that is copied from and to without waiting."""
-
-    def memory(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """Memory of the device, zeros in it."""
-
-    def copying(self) -> AbstractContextManager[object]:
-        """The queue of copies to the device."""
-
-    def computing(self) -> AbstractContextManager[object]:
-        """The queue of computing, and of copies to the host."""
-
-    def mark(self) -> Any:
-        """An event that comes when all that was asked before it in the same queue is done; `synchronize` waits."""
-
-    def compute_after(self, event: Any) -> None:
-        """Have the computing that is asked from now on wait for an event."""
-
-    def record(self, work: Callable[[], None], *, fresh_pool: bool) -> Recorded:
-        """A graph of what `work` asks the device for; its `replay` asks for all of it again. Nothing runs now.
-
-        `work` has been done before on this thread, and leaves nothing allocated: all graphs share one pool of memory,
-        which `fresh_pool` starts anew because no graph is left in the old one. Raises OutOfMemoryError, or RuntimeError
-        for work that cannot be recorded.
-        """
-
-    def settle(self) -> None:
-        """Wait until all computing is done."""
-
-    def release(self) -> None:
-        """Give unused memory back to the device."""
-
-    def fault(self) -> str | None:
-        """Why the device is of no use any more; None when it still computes."""
 
 
 class _Slot:
@@ -108,7 +60,10 @@ class Staged:
     def __init__(self, driver: Driver, forward: Forward, largest: int, size: int, kept: int) -> None:
         """`largest`: most rows at once; `size` of an image in pixels; `kept`: how many classes an answer has."""
         self.buckets = Buckets(largest)
-        self.graphs: Graphs[Any] = Graphs(driver.graph_limit)
+        self._recorder = Recorder(driver)
+        self.graphs = self._recorder.graphs
+        self.calls = Calls(driver, self.buckets, self._recorder)
+        self._timed: dict[tuple[int, int], Callable[[], list[float]]] = {}
         self._driver, self._forward = driver, forward
         pixels, answers = (largest, 3, size, size), (largest, 2, kept)
         # Graphs read and write here, whatever the slot. Rows beyond a piece's keep older pixels, which harm nobody.
@@ -136,6 +91,25 @@ class Staged:
         """Why the device is of no use any more, if it is."""
         return self._driver.fault()
 
+    def learn(self, prepared: Callable[[Tensor], Tensor], path: Sequence[Step], rows: int) -> None:
+        """Record the calls of a path, for mixtures, at a bucket of `rows`; `prepared` makes its input of pixels."""
+        with self._launching, self._driver.computing():
+            self.calls.learn(path, prepared(self._pixels[:rows]))
+
+    def laps(self, stitch: int, rows: int, steps: Steps) -> list[float] | None:
+        """The device's seconds for `rows` in each of the steps that are this stitch; None where nothing is recorded."""
+        pieces = self.buckets.pieces(rows)
+        key = stitch, self.buckets.fit(min(rows, self.buckets.largest))
+        with self._launching, self._driver.computing():
+            timed = self._timed.get(key)
+            try:
+                if timed is None:
+                    fresh = not len(self.graphs)
+                    timed = self._timed[key] = self._driver.timed(steps, self._pixels[: key[1]], fresh_pool=fresh)
+                return [seconds * len(pieces) for seconds in timed()]
+            except RuntimeError:
+                return None
+
     def _run(self, passes: Sequence[Pass]) -> Tensor:
         flights: deque[_Flight] = deque()
         answers: list[Tensor] = []
@@ -149,7 +123,7 @@ class Staged:
         finally:
             for flight in flights:
                 self._free.put(flight.slot)  # copies of an earlier flight are done before those of a later one
-        return torch.cat(answers)
+        return answers[0] if len(answers) == 1 else torch.cat(answers)
 
     def _slot(self, flights: deque[_Flight], answers: list[Tensor]) -> _Slot:
         """A free slot. Whoever holds one lands it first rather than wait for another thread's."""
@@ -163,8 +137,9 @@ class Staged:
     def _launch(self, slot: _Slot, piece: Pass) -> _Flight:
         rows = len(piece.images)
         try:
-            for row, image in zip(slot.host, piece.images, strict=False):
-                row.copy_(image)
+            if any(image.shape != slot.host.shape[1:] for image in piece.images):  # stack would make another tensor
+                raise RuntimeError(f"images are {tuple(slot.host.shape[1:])}")
+            torch.stack(list(piece.images), out=slot.host[:rows])
             with self._driver.copying():
                 slot.device[:rows].copy_(slot.host[:rows], non_blocking=True)
                 arrived = self._driver.mark()
@@ -188,7 +163,6 @@ class Staged:
         """Answers on the device for the rows in `_pixels`: by a graph, or eagerly, and then perhaps record one."""
         rows = len(stitches)
         if len(set(stitches)) > 1:
-            self.graphs.eager["mixed"] += 1
             return self._forward(self._pixels[:rows], stitches)
         key = stitches[0], self.buckets.fit(rows)
         graph = self.graphs.find(key)
@@ -206,17 +180,7 @@ class Staged:
         def work() -> None:
             self._answers[:bucket].copy_(self._forward(pixels, stitches))
 
-        try:
-            work()  # at these rows: whatever is loaded or set up at first must not be while recording
-            recorded = self._driver.record(work, fresh_pool=not len(self.graphs))
-        except torch.OutOfMemoryError:
-            log.warning("no memory to record stitch %d at %d rows: it runs without a graph", stitch, bucket)
-            self.graphs.refuse((stitch, bucket))
-        except RuntimeError as error:
-            self.graphs.stop(str(error).splitlines()[0])
-            log.warning("no graphs, all runs without them: %s", self.graphs.off)
-        else:
-            self.graphs.add((stitch, bucket), *recorded)
+        self._recorder.record((stitch, bucket), work)
 
     def _shrink(self, largest: int) -> None:
         """After a piece of up to `largest` rows had no room: smaller pieces, unless another thread saw to it."""
@@ -226,4 +190,6 @@ class Staged:
                 log.warning("out of memory: at most %d rows at once from now on", self.buckets.largest)
             self._driver.settle()
             self.graphs.clear()
+            self.calls.clear()
+            self._timed.clear()
             self._driver.release()

@@ -9,10 +9,15 @@ from stitching.anchors import Step, build_anchor, kinds, structure
 from stitching.families import Family
 from stitching.layers import StitchingLayer
 from stitching.stitch import Join, LayerKey, Stitch
-from stitching.wavefront import Schedule, run_mixed, schedule
+from stitching.wavefront import Schedule, Through, run_mixed, schedule
 
 MOST_SCHEDULES = 1024
 """How many mixtures' schedules a model remembers."""
+
+
+def plainly(step: Step, x: Tensor, _: bool) -> Tensor:
+    """Calls a step, and nothing else."""
+    return step(x)
 
 
 class SNNet(nn.Module):
@@ -87,20 +92,20 @@ class SNNet(nn.Module):
         parts[-1].append(last.bare_head if bare and last.bare_head else last.head)
         return tuple(map(tuple, parts))
 
-    def forward(self, images: Tensor, stitch: Stitch | Sequence[Stitch]) -> Tensor:
+    def forward(self, images: Tensor, stitch: Stitch | Sequence[Stitch], through: Through[Step] = plainly) -> Tensor:
         """Images (N, 3, H, W), normalised -> logits (N, classes).
 
         `stitch` is one for all rows, or a sequence of N, one per row: then rows that stand at the same block run it
-        together. Raises ValueError when the sequence's length is not N.
+        together, `through` whatever runs a step. Raises ValueError when the sequence's length is not N.
         """
         if not isinstance(stitch, Stitch):
-            return self._mixed(images, stitch)
+            return self._mixed(images, stitch, through)
         x = images
         for step in self.path(stitch):
             x = step(x)
         return x
 
-    def _mixed(self, images: Tensor, stitches: Sequence[Stitch]) -> Tensor:
+    def _mixed(self, images: Tensor, stitches: Sequence[Stitch], through: Through[Step]) -> Tensor:
         if len(stitches) != len(images) or not len(images):
             raise ValueError(
                 f"{len(images)} images but {len(stitches)} stitches: a mixed batch needs one stitch per row"
@@ -114,7 +119,7 @@ class SNNet(nn.Module):
             if len(self._schedules) >= MOST_SCHEDULES:
                 self._schedules.clear()
             plan = self._schedules[mixture] = schedule([self.path(stitch) for stitch in mixture])
-        return run_mixed(images, [rows[stitch] for stitch in mixture], plan)
+        return run_mixed(images, [rows[stitch] for stitch in mixture], plan, through)
 
 
 def _keep(layers: nn.ModuleDict, key: LayerKey, layer: nn.Module) -> str:

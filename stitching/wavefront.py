@@ -8,14 +8,16 @@ an earlier output, and rows are copied only where they come together from differ
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 StepKind = TypeVar("StepKind", bound=Hashable)
-Run = TypeVar("Run", bound=Callable[[Tensor], Tensor])
+
+Through = Callable[[StepKind, Tensor, bool], Tensor]
+"""How a step is called: through(step, input, passing) -> output; `passing` as in Call."""
 
 IMAGES = -1
 """The source of what has not been through any call yet."""
@@ -62,11 +64,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Call(Generic[StepKind]):
-    """One call: the step, the parts that make its input in this order, and the tensors not needed thereafter."""
+    """One call: the step, the parts that make its input in this order, and the tensors not needed thereafter.
+
+    `passing`: the next call takes all of the output as it is, and nobody else takes any of it.
+    """
 
     step: StepKind
     parts: tuple[Part, ...]
     done: tuple[int, ...]
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,15 @@ def schedule(paths: Sequence[Sequence[StepKind]]) -> Schedule[StepKind]:
             ahead[group].append(number)
     layout = _Layout(ahead)
     first = layout.cohorts[0].groups
-    planned = tuple(Call(step, *layout.gather(number, members)) for number, (step, members) in enumerate(calls))
+    planned = [Call(step, *layout.gather(number, members)) for number, (step, members) in enumerate(calls)]
     everyone = frozenset(range(len(paths)))
     outputs, _ = layout.gather(len(calls), everyone)
-    return Schedule(first, planned, outputs, layout.cohorts[0].groups)
+    inputs = [*(call.parts for call in planned), outputs]
+    passing = [
+        len(parts) == 1 and parts[0].whole and parts[0].source == number for number, parts in enumerate(inputs[1:])
+    ]
+    told = tuple(replace(call, passing=alone) for call, alone in zip(planned, passing, strict=True))
+    return Schedule(first, told, outputs, layout.cohorts[0].groups)
 
 
 class _Cohort:
@@ -173,10 +184,12 @@ def _part(cohort: _Cohort, at: int, groups: tuple[int, ...]) -> Part:
     return Part(cohort.source, cohort.groups[:at], groups, whole=len(groups) == len(cohort.groups))
 
 
-def run_mixed(images: Tensor, rows: Sequence[Sequence[int]], plan: Schedule[Run]) -> Tensor:
+def run_mixed(
+    images: Tensor, rows: Sequence[Sequence[int]], plan: Schedule[StepKind], through: Through[StepKind]
+) -> Tensor:
     """Images (N, ...) and a schedule whose group i has the images' `rows[i]` -> outputs (N, ...) in the images' order.
 
-    Every image must be in one group.
+    Every image must be in one group. `through` runs the steps, for example on a device that has recorded them.
     """
     sizes = [len(group) for group in rows]
     tensors = {IMAGES: _reordered(images, [row for group in plan.first for row in rows[group]])}
@@ -184,7 +197,7 @@ def run_mixed(images: Tensor, rows: Sequence[Sequence[int]], plan: Schedule[Run]
         x = _collected(tensors, call.parts, sizes)
         for source in call.done:
             del tensors[source]
-        tensors[number] = call.step(x)
+        tensors[number] = through(call.step, x, call.passing)
         del x
     found = [row for group in plan.last for row in rows[group]]
     return _reordered(_collected(tensors, plan.outputs, sizes), sorted(range(len(found)), key=found.__getitem__))

@@ -5,6 +5,7 @@ HTTP, admission, the queue, deadlines, the controller and metrics are as always.
 
 import sys
 
+import numpy as np
 import torch
 
 from server import service
@@ -12,7 +13,7 @@ from server.cli import main
 from server.engine import Engine, Image, Ranking
 
 IMAGE = torch.zeros(3, 64, 64, dtype=torch.uint8)
-RANKING = Ranking([0] * 5, [0.2] * 5)
+RANKING = Ranking(np.zeros(5, np.int64), np.full(5, 0.2, np.float32))
 
 
 def run(_: Engine, images: list[Image], __: list[int]) -> list[Ranking]:

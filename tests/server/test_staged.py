@@ -1,77 +1,17 @@
 """Staging, buckets, graphs and running out of memory, on a device that is none."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
+from devices import Device
 from torch import Tensor
 
-from server.staged import Pass, Recorded, Staged
+from server.staged import Pass, Staged
 
 SIZE, KEPT = 2, 3
-
-
-class Event:
-    def synchronize(self) -> None:
-        pass
-
-
-class Graph:
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.replay = work
-
-
-class Device:
-    """A driver that does at once what it is asked, and counts."""
-
-    graph_limit = 10_000
-
-    def __init__(self) -> None:
-        self.queue = ""
-        self.asked: list[str] = []
-        self.fresh_pools: list[bool] = []
-        self.refuses: Exception | None = None
-        self.copied_in = threading.Semaphore(0)
-
-    def pinned(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
-
-    def memory(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        return torch.zeros(shape, dtype=dtype)
-
-    @contextmanager
-    def copying(self) -> Iterator[None]:
-        yield
-        self.copied_in.release()
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        yield
-
-    def mark(self) -> Event:
-        return Event()
-
-    def compute_after(self, event: Any) -> None:
-        assert isinstance(event, Event)
-
-    def record(self, work: Callable[[], None], *, fresh_pool: bool) -> Recorded:
-        if self.refuses:
-            raise self.refuses
-        self.fresh_pools.append(fresh_pool)
-        return Recorded(Graph(work), 100, 1000)
-
-    def settle(self) -> None:
-        self.asked.append("settle")
-
-    def release(self) -> None:
-        self.asked.append("release")
-
-    def fault(self) -> str | None:
-        return "fell over"
 
 
 class Network:
@@ -151,11 +91,23 @@ def test_passes_come_back_in_order_however_many_pieces_they_are(staged: Staged, 
     assert max(network.rows) == 8
 
 
-def test_mixed_rows_run_together_without_a_graph(staged: Staged, network: Network) -> None:
+def test_mixed_rows_run_together_without_a_graph_of_their_own(staged: Staged, network: Network) -> None:
     for _ in range(3):
         assert answers(staged, batch([1, 2, 3], [5, 6, 5])) == [(1, 5), (2, 6), (3, 5)]
     assert network.rows == [3, 3, 3]
-    assert staged.graphs.eager["mixed"] == 3
+    assert staged.graphs.captured == 0
+
+
+def test_laps_are_those_of_the_bucket_for_every_piece(staged: Staged, device: Device) -> None:
+    steps = [torch.neg, torch.abs]
+    for rows in (3, 3, 20):
+        assert staged.laps(7, rows, steps) == [0.25 * -(-rows // 8)] * 2
+    assert device.timed_rows == [4, 8]
+
+
+def test_where_nothing_is_recorded_there_are_no_laps(staged: Staged, device: Device) -> None:
+    device.refuses = RuntimeError("operation not permitted when stream is capturing")
+    assert staged.laps(7, 3, [torch.neg]) is None
 
 
 def test_out_of_memory_halves_the_largest_bucket_and_goes_on(staged: Staged, network: Network, device: Device) -> None:

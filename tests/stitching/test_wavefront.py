@@ -89,7 +89,7 @@ def mixed(images: Tensor, paths: Sequence[Sequence[Callable[[Tensor], Tensor]]])
     rows: dict[tuple[Callable[[Tensor], Tensor], ...], list[int]] = {}
     for row, path in enumerate(paths):
         rows.setdefault(tuple(path), []).append(row)
-    return run_mixed(images, list(rows.values()), schedule(list(rows)))
+    return run_mixed(images, list(rows.values()), schedule(list(rows)), lambda step, x, _: step(x))
 
 
 class Counting:

@@ -1,0 +1,34 @@
+"""Graphs as they are made: what cannot be recorded, or has no room, runs without one."""
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+from server.driver import Driver
+from server.graphs import Graphs
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Records work on a device, and keeps the `graphs`. Whoever holds the device's computing queue may ask it."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.graphs: Graphs[Any] = Graphs(driver.graph_limit)
+        self._driver = driver
+
+    def record(self, key: Hashable, work: Callable[[], None]) -> None:
+        """Do `work`, and keep a graph of it under `key` if that can be had."""
+        try:
+            work()  # whatever is loaded or set up at first must not be while recording
+            recorded = self._driver.record(work, fresh_pool=not len(self.graphs))
+        except torch.OutOfMemoryError:
+            log.warning("no memory to record %s: it runs without a graph", key)
+            self.graphs.refuse(key)
+        except RuntimeError as error:
+            self.graphs.stop(str(error).splitlines()[0])
+            log.warning("no graphs, all runs without them: %s", self.graphs.off)
+        else:
+            self.graphs.add(key, *recorded)
