@@ -197,9 +197,13 @@ class Metrics:
         """Shows the graphs and buckets of an engine on a GPU."""
         self.count("graphs_captured", "CUDA graphs recorded", lambda: graphs.captured)
         self.count("graphs_evicted", "CUDA graphs let go again", lambda: graphs.evicted)
-        self.count("graphs_replayed", "Pieces of batches that ran as a graph", lambda: graphs.replayed)
+        self.count(
+            "graphs_replayed",
+            "Pieces of batches, and module calls of mixed ones, that ran as a graph",
+            lambda: graphs.replayed,
+        )
         self.gauge("graphs_bytes", "GPU memory that graphs take", lambda: graphs.bytes)
-        text = "Pieces of batches that ran without a graph: mixed stitches, new (not recorded yet), refused (no room)"
+        text = "The same without a graph: new (not recorded yet), refused (no room)"
         self.counts("eager_runs", text, "reason", graphs.eager, EAGER)
         text = "Times that the largest bucket was halved, because the GPU had no memory for it"
         self.count("bucket_halvings", text, lambda: buckets.halved)

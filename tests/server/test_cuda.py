@@ -60,6 +60,32 @@ def test_graphs_of_several_stitches_share_their_memory_in_any_order() -> None:
         agree(expected[stitch], there.run(batch, [stitch] * 8), 0.01)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("auto", 0.01)])
+def test_mixtures_answer_as_their_stitches_do_alone_once_their_calls_are_recorded(dtype: Any, tolerance: float) -> None:
+    there = on_cuda(max_batch=8, dtype=dtype)
+    assert there.staged
+    there.warm_up([0, 1, 2, 9, 30, 46])
+    before = dict(there.staged.graphs.eager)
+    for stitches in ([0, 30], [46, 9, 2, 1, 0, 30, 9, 46], [1, 1, 9], [30, 2, 46, 0, 9]):
+        batch = images(len(stitches))
+        alone = [there.run([image], [stitch])[0] for image, stitch in zip(batch, stitches, strict=True)]
+        agree(alone, there.run(batch, stitches), tolerance)
+    assert there.mixed == {"merged": 4}
+    assert dict(there.staged.graphs.eager) == before
+
+
+def test_modules_are_timed_as_graphs_run_them() -> None:
+    there = on_cuda(max_batch=8)
+    there.warm_up([30])
+    for rows in (1, 8, 20):
+        for _ in range(3):
+            laps = there.run_timed(30, rows)
+        assert len(laps) == len(there.model.path(there.model.stitches[30])) + 2
+        assert all(seconds > 0 for _, seconds in laps)
+        assert sum(seconds for _, seconds in laps[1:]) < 0.02
+    agree(on_cuda(max_batch=8).run(images(3), [30] * 3), there.run(images(3), [30] * 3), 0.01)
+
+
 def test_two_threads_answer_as_one_does_on_cuda() -> None:
     there = on_cuda(max_batch=4)
     batch = images(11)

@@ -92,13 +92,14 @@ def test_graphs_and_eager_runs_are_counted_by_reason_from_zero_on(gpu: Gpu) -> N
     gpu.graphs.wanted("a")
     gpu.graphs.add("a", "graph", own=30, shared=40)
     gpu.graphs.add("b", "graph", own=2000, shared=0)
-    gpu.graphs.eager["mixed"] += 2
+    gpu.graphs.refuse("c")
+    gpu.graphs.wanted("c")
     samples = gpu.samples()
     assert samples["stitchserve_graphs_captured_total",] == 2
     assert samples["stitchserve_graphs_evicted_total",] == 2
     assert samples["stitchserve_graphs_bytes",] == 0
     eager = {reason: samples["stitchserve_eager_runs_total", reason] for reason in EAGER}
-    assert eager == {"mixed": 2, "new": 1, "refused": 0}
+    assert eager == {"new": 1, "refused": 1}
 
 
 def test_running_out_of_memory_shows_in_the_largest_bucket(gpu: Gpu) -> None:
