@@ -21,7 +21,6 @@ from lookup_tables.table import LookupTable, TableError
 from server.cuda import Cuda
 from server.device import gpu_uuid, narrow_formats, pick_device, slug
 from server.dtype import Setting, choose, install, measured
-from server.graphs import RECORD_AT
 from server.runner import Direct, Runner
 from server.staged import SLOTS, Forward, Pass, Staged
 from server.threads import most_threads, settle
@@ -211,9 +210,9 @@ class Engine:
         return laps and [laps[0] + max(0.0, whole - sum(laps)), *laps[1:]]
 
     def _rankings(self, answers: Tensor) -> list[Ranking]:
-        if not answers.isfinite().all():
-            raise RuntimeError(f"an answer in {self.precision.variant.name} is not finite; --dtype float32 mends it")
         probabilities, classes = answers.numpy().swapaxes(0, 1)
+        if not np.isfinite(probabilities).all():
+            raise RuntimeError(f"an answer in {self.precision.variant.name} is not finite; --dtype float32 mends it")
         return list(map(Ranking, classes.astype(np.int64), probabilities))
 
     def _fixed_image(self) -> Tensor:
@@ -236,9 +235,8 @@ class Engine:
         for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
             if clock() >= ends:
                 return
-            for _ in range(RECORD_AT):
-                self.run_once(stitch, rows)
-            self.staged.learn(self._prepared, self.model.path(self.model.stitches[stitch]), rows)
+            if rows <= self.staged.buckets.largest:  # it may be halved meanwhile
+                self.staged.learn(stitch, rows, self._prepared, self.model.path(self.model.stitches[stitch]))
 
     def _passes(self, stitches: Sequence[int]) -> list[list[int]]:
         """The rows that run together, for each time that the model runs."""

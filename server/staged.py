@@ -91,10 +91,20 @@ class Staged:
         """Why the device is of no use any more, if it is."""
         return self._driver.fault()
 
-    def learn(self, prepared: Callable[[Tensor], Tensor], path: Sequence[Step], rows: int) -> None:
-        """Record the calls of a path, for mixtures, at a bucket of `rows`; `prepared` makes its input of pixels."""
-        with self._launching, self._driver.computing():
-            self.calls.learn(path, prepared(self._pixels[:rows]))
+    def learn(self, stitch: int, rows: int, prepared: Callable[[Tensor], Tensor], path: Sequence[Step]) -> None:
+        """Record a stitch at a bucket of `rows`, and for mixtures the steps of its path, on what `prepared` makes."""
+        largest = self.buckets.largest
+        try:
+            with self._launching, self._driver.computing():
+                if self.graphs.lacks((stitch, rows)):
+                    self._record(stitch, rows)
+                self.calls.learn(path, prepared(self._pixels[:rows]))
+        except torch.OutOfMemoryError:
+            if largest == 1:
+                raise
+        else:
+            return
+        self._shrink(largest)
 
     def laps(self, stitch: int, rows: int, steps: Steps) -> list[float] | None:
         """The device's seconds for `rows` in each of the steps that are this stitch; None where nothing is recorded."""

@@ -214,4 +214,8 @@ def _collected(tensors: Mapping[int, Tensor], parts: Sequence[Part], sizes: Sequ
 
 
 def _reordered(rows: Tensor, places: list[int]) -> Tensor:
-    return rows if places == list(range(len(places))) else rows[torch.tensor(places, device=rows.device)]
+    if places == list(range(len(places))):
+        return rows
+    # From pinned memory, or the copy would wait for all that the device was asked before.
+    index = torch.tensor(places, pin_memory=rows.is_cuda)
+    return rows[index.to(rows.device, non_blocking=True)]

@@ -105,6 +105,22 @@ def test_laps_are_those_of_the_bucket_for_every_piece(staged: Staged, device: De
     assert device.timed_rows == [4, 8]
 
 
+def test_what_is_learnt_needs_no_second_use(staged: Staged, network: Network) -> None:
+    staged.learn(7, 4, lambda pixels: pixels.float(), [])
+    assert answers(staged, batch([1, 2, 3])) == [(1, 7), (2, 7), (3, 7)]
+    assert (staged.graphs.captured, staged.graphs.replayed, network.rows) == (1, 1, [4, 4])
+    staged.learn(7, 4, lambda pixels: pixels.float(), [])
+    assert network.rows == [4, 4]
+
+
+def test_no_room_to_learn_halves_the_largest_bucket(staged: Staged) -> None:
+    def prepared(pixels: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    staged.learn(7, 8, prepared, [])
+    assert staged.buckets.largest == 4
+
+
 def test_where_nothing_is_recorded_there_are_no_laps(staged: Staged, device: Device) -> None:
     device.refuses = RuntimeError("operation not permitted when stream is capturing")
     assert staged.laps(7, 3, [torch.neg]) is None
