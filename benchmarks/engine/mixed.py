@@ -2,10 +2,12 @@
 
     python -m benchmarks.engine.mixed                                    # digits, DeiT-Ti/S/B at 96 and at 224 pixels
     python -m benchmarks.engine.mixed --threads 1 --clock cpu            # where others are at work: processor time
+    python -m benchmarks.engine.mixed --device cuda --rows 8,32,64 --alike 2
 
 Switching: batches of one stitch each, the stitch changing every batch, against the same batches sorted by stitch.
 Mixing: a batch of rows drawn evenly over the frontier, rows at the same module together (merged), against one stitch
-after another (grouped), and what the lookup table's rule would have picked. In turns; ratios are of each round.
+after another (grouped), and each alone. With `--alike` a batch has so many neighbours of the frontier instead, as the
+controller mixes them. In turns; ratios are of each round. On a GPU all is recorded first, as before serving.
 """
 
 import argparse
@@ -50,17 +52,21 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
     parser.add_argument("--cases", default=",".join(f"{name}:{size}" for name, size in CASES))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--alike", type=int)
     parser.add_argument("--only", choices=("switching", "mixing"))
     arguments = parser.parse_args()
     prepare()
     clock = CLOCKS[arguments.clock]
     for name, size in (case.split(":") for case in arguments.cases.split(",")):
-        chosen = engine(name, int(size), arguments.dtype, arguments.threads)
+        chosen = engine(name, int(size), arguments.dtype, arguments.threads, arguments.device)
         stitches = [entry.stitch for entry in LookupTable.load(folder(name)).frontier()]
+        if chosen.staged:
+            chosen.warm_up(stitches)
         if arguments.only != "mixing":
             switching(chosen, stitches, arguments.rounds, clock)
         for rows in map(int, arguments.rows.split(",")) if arguments.only != "switching" else ():
-            mixing(chosen, stitches, rows, arguments.rounds, clock)
+            mixing(chosen, stitches, rows, arguments.rounds, clock, alike=arguments.alike)
 
 
 def switching(chosen: Engine, stitches: list[int], rounds: int, clock: Callable[[], float], rows: int = 4) -> None:
@@ -87,10 +93,16 @@ def switching(chosen: Engine, stitches: list[int], rounds: int, clock: Callable[
     )
 
 
-def mixing(chosen: Engine, stitches: list[int], rows: int, rounds: int, clock: Callable[[], float]) -> None:
+def mixing(
+    chosen: Engine, stitches: list[int], rows: int, rounds: int, clock: Callable[[], float], *, alike: int | None
+) -> None:
     images, draw = pictures(chosen, rows), random.Random(0)
     took: dict[str, list[float]] = {"merged": [], "grouped": [], "alone": []}
-    mixtures = [[draw.choice(stitches) for _ in range(rows)] for _ in range(rounds + 1)]
+    mixtures = []
+    for _ in range(rounds + 1):
+        first = draw.randrange(len(stitches) - alike + 1) if alike else 0
+        among = stitches[first : first + alike] if alike else stitches
+        mixtures.append([draw.choice(among) for _ in range(rows)])
     for turn, mixture in enumerate(mixtures):
         for way, seconds in took.items():
             start = clock()
@@ -107,8 +119,8 @@ def mixing(chosen: Engine, stitches: list[int], rows: int, rounds: int, clock: C
         way: spread([a / b for a, b in zip(took[way], took["merged"], strict=True)]) for way in ("grouped", "alone")
     }
     print(
-        f"{label_of(chosen)}, {rows} rows of {len(stitches)} stitches: merged {over['grouped']} times as fast as "
-        f"grouped, {over['alone']} as alone; module calls {median(merged):.0f} merged, {median(grouped):.0f} grouped",
+        f"{label_of(chosen)}, {rows} rows of {alike or len(stitches)} stitches: merged {over['grouped']} times as fast "
+        f"as grouped, {over['alone']} as alone; module calls {median(merged):.0f} merged and {median(grouped):.0f}",
         flush=True,
     )
 

@@ -85,11 +85,11 @@ def resized(name: str, size: int | None) -> Family:
 
 
 @cache
-def engine(name: str, size: int | None, dtype: str, threads: int | None) -> Engine:
+def engine(name: str, size: int | None, dtype: str, threads: int | None, device: str = "cpu") -> Engine:
     chosen = resized(name, size)
     torch.manual_seed(0)
     model = load(name) if shipped(name).is_file() and chosen == family(name) else SNNet(chosen)
-    return Engine(model, torch.device("cpu"), threads, dtype=dtype)
+    return Engine(model, torch.device(device), threads, dtype=dtype)
 
 
 @cache
