@@ -49,6 +49,8 @@ class Diagnosis(BaseModel):
     dtype: str
     dtype_reason: str
     dtype_ratio: float | None
+    decoder: str
+    decoder_reason: str
     keeps_freed_memory: bool
     spin_count: str | None
     table: str
@@ -111,6 +113,7 @@ class Diagnosis(BaseModel):
         yield "cores", f"{among}; threads {cores.threads}: {cores.reason}"
         measured = "" if self.dtype_ratio is None else f" (x{self.dtype_ratio:.2f})"
         yield "dtype", f"{self.dtype}{measured}: {self.dtype_reason}"
+        yield "decoder", f"{self.decoder}: {self.decoder_reason}"
         kept = "freed memory is kept" if self.keeps_freed_memory else "freed memory goes back to the system"
         yield "process", f"{kept}; idle OpenMP threads spin {self.spin_count or 'as long as they like'}"
         yield "table", self.table

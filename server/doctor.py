@@ -13,6 +13,7 @@ from lookup_tables.profile import profile
 from lookup_tables.table import LookupTable, folder
 from lookup_tables.writer import latency_path
 from server.cgroups import allowed_processors, cpus
+from server.decoding import choose
 from server.device import gpu_facts, pick_device, processor, product_rate
 from server.diagnosis import Cores, Diagnosis, Speed
 from server.dtype import Setting
@@ -20,7 +21,7 @@ from server.engine import Engine
 from server.latencies import kept_path
 from server.nvml import Gpu, GpuLoad, GpuWatch
 from server.process import SPIN, keep_freed_memory
-from server.settings import default_cache
+from server.settings import Settings, default_cache
 from stitching import SNNet
 from stitching.checkpoint import load, shipped
 from stitching.families import family as named_family
@@ -30,6 +31,7 @@ SHOWN = frozenset(
 )
 """The processor features that matter to the speed of networks: x86, then Arm."""
 BATCHES = (1, 8)
+DECODE_THREADS: int = Settings.model_fields["decode_threads"].default
 LONGEST = 5.0  # seconds of measuring speed
 NVML_WAIT = 2.0  # seconds for the driver to answer
 
@@ -66,6 +68,7 @@ class Doctor(BaseModel):
         measured = next((file for file in candidates if file.is_file()), None)
         latency = LookupTable.load(source, measured).latency if measured else None
         rate = product_rate(engine.device, engine.precision.variant.dtype)
+        decoding = choose("fast", engine.device, DECODE_THREADS, table.family.preprocessing)
         return Diagnosis(
             family=table.family.name,
             stitches=len(table.entries),
@@ -83,6 +86,8 @@ class Doctor(BaseModel):
             dtype=engine.precision.variant.name,
             dtype_reason=engine.precision.reason,
             dtype_ratio=engine.precision.ratio,
+            decoder=decoding.name,
+            decoder_reason=decoding.reason,
             keeps_freed_memory=keep_freed_memory(),
             spin_count=os.environ.get(SPIN),
             table=str(source),

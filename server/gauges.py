@@ -38,6 +38,8 @@ def show(service: Service) -> None:
     gauge("ready", "1 when requests are welcome", lambda: float(service.ready()))
     service.metrics.show_load(lambda: service.monitor.load, service.settings.min_memory_bytes)
     service.metrics.show_mixed(service.engine.mixed)
+    if used := service.decoding.nvjpeg:
+        service.metrics.show_nvjpeg(used.files)
     if staged := service.engine.staged:
         service.metrics.show_staged(staged.graphs, staged.buckets)
     service.metrics.build.info(

@@ -126,6 +126,11 @@ def is_quick(body: bytes) -> bool:
     return header is not None and header.size[0] * header.size[1] <= _QUICK_PIXELS
 
 
+Other = Callable[[bytes, jpeg.Header, int], NDArray[np.uint8] | None]
+"""Another decoder: a trimmed JPEG, what its header says, its EXIF orientation -> pixels as the network takes them,
+(size, size, 3 or, if gray, 1); None for a file that it leaves to the usual one."""
+
+
 class Picture(NamedTuple):
     """`pixels`, uint8 (height, width, 3 or, if gray, 1): as the network takes them, or on their way there.
 
@@ -138,8 +143,12 @@ class Picture(NamedTuple):
     orientation: int = 1
 
 
-def read(body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False) -> Picture:
+def read(
+    body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False, other: Other | None = None
+) -> Picture:
     """A file's bytes -> its pixels; those of a JPEG are left as its decoder has them, unless they are to be `exact`.
+
+    An `other` decoder is asked first, about what is within the limits and would else be read the quick way.
 
     Raises UnsupportedType for another format, TooLarge past `limits` (pixels by the header, before any is decoded),
     BadImage for an empty, truncated or corrupt file.
@@ -147,7 +156,7 @@ def read(body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bo
     _check_bytes(body, limits)
     kind = _format(body)
     try:
-        found = _load(kind, body, limits, None if exact else preprocessing)
+        found = _load(kind, body, limits, None if exact else preprocessing, other)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise TooLarge("the image has too many pixels", max_pixels=limits.max_pixels) from error
     except _FAULTS as error:
@@ -173,12 +182,14 @@ def _format(body: bytes) -> _Format:
     raise _unsupported("the format of the body")
 
 
-def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | None) -> Image.Image | Picture:
+def _load(
+    kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | None, other: Other | None
+) -> Image.Image | Picture:
     if kind.reader is WebPImageFile:
         _check_pixels(_webp_size(body), limits.max_webp_pixels, "a WebP may have; send a smaller picture, or a JPEG")
     trimmed = kind.trim(body)
     if quickly and kind.reader is JpegImageFile:
-        found = _quickly(trimmed, limits, quickly)
+        found = _quickly(trimmed, limits, quickly, other)
         if found is not None:
             return found
     picture = kind.reader(io.BytesIO(trimmed.body))
@@ -193,14 +204,18 @@ def _load(kind: _Format, body: bytes, limits: Limits, quickly: Preprocessing | N
     return plain if turn is None else plain.transpose(turn)
 
 
-def _quickly(trimmed: Trimmed, limits: Limits, preprocessing: Preprocessing) -> Picture | None:
+def _quickly(trimmed: Trimmed, limits: Limits, preprocessing: Preprocessing, other: Other | None) -> Picture | None:
     """A JPEG as its decoder leaves it; None where that is not the way, or Pillow's reader is to say what is wrong."""
     header = jpeg.header(trimmed.body)
     if header is None or not jpeg.is_for(header.size, preprocessing):
         return None
     _check_size(header.size, trimmed.scans, limits)
+    orientation = _orientation(trimmed.exif)
+    ready = other(trimmed.body, header, orientation) if other else None
+    if ready is not None:
+        return Picture(ready)
     pixels = jpeg.read(trimmed.body, header.colours, jpeg.least(preprocessing))
-    return None if pixels is None else Picture(pixels, header.size, _orientation(trimmed.exif))
+    return None if pixels is None else Picture(pixels, header.size, orientation)
 
 
 def _check_size(size: tuple[int, int], scans: int, limits: Limits) -> None:

@@ -22,6 +22,7 @@ CONNECTION = "connection"
 """The route of what came to none: no request, one too long or too slow, or one connection too many."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MIXED = ("merged", "grouped")
+OUTCOMES = ("decoded", "left", "failed")
 REFUSED = (
     ("full", "arrival"),
     ("memory", "arrival"),
@@ -192,6 +193,13 @@ class Metrics:
         """Shows by which way batches ran that mix stitches."""
         text = "Batches of several stitches: merged (rows at the same block together) or grouped by stitch"
         self.counts("mixed_batches", text, "way", mixed, MIXED)
+
+    def show_nvjpeg(self, files: Counts[str]) -> None:
+        """Shows what became of JPEGs that might be decoded on the GPU."""
+        text = (
+            "JPEGs that nvJPEG decoded, and that libjpeg-turbo did: left (no plain baseline files), failed (at nvJPEG)"
+        )
+        self.counts("nvjpeg_files", text, "outcome", files, OUTCOMES)
 
     def show_staged(self, graphs: Graphs[Any], buckets: Buckets) -> None:
         """Shows the graphs and buckets of an engine on a GPU."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from lookup_tables.records import Preprocessing
 from server.errors import BadImage
 from server.fitting import scaled
-from server.images import Limits, Picture, read
+from server.images import Limits, Other, Picture, read
 
 _SLIGHTLY = 1e-9
 _OVERSHOOT = 0.1 * 255  # resampling leaves the range by a few percent, a wrong normalisation by far more
@@ -28,24 +28,24 @@ _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {  # EXIF 2.32, table 5: wheth
 }
 
 
-def decode(body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False) -> torch.Tensor:
+def decode(
+    body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False, other: Other | None = None
+) -> torch.Tensor:
     """A file's bytes -> uint8 (3, size, size) on the CPU: RGB, shorter side to size / crop, centre cropped.
 
     Equal to timm's evaluation transform, not normalised; up to rounding where one side is over four times the other. A
-    JPEG may differ by some grey levels, unless `exact`. Raises as `images.read`.
+    JPEG may differ by some grey levels, unless `exact`. Raises as `images.read`, which also says what `other` is.
     """
-    return finish(read(body, preprocessing, limits, exact=exact), preprocessing)
+    return finish(read(body, preprocessing, limits, exact=exact, other=other), preprocessing)
 
 
 def finish(picture: Picture, preprocessing: Preprocessing) -> torch.Tensor:
     """A picture that was read -> uint8 (3, size, size), a copy."""
     planes = torch.from_numpy(picture.pixels).permute(2, 0, 1)
-    if picture.size is None:
-        return planes.clone(memory_format=torch.contiguous_format)
-    small = resized(planes, picture.size, preprocessing)
-    across, flips = _TURNS.get(picture.orientation, (False, ()))
-    small = small.transpose(1, 2) if across else small
-    return middle(small.flip(flips) if flips else small, preprocessing.size).expand(3, -1, -1).contiguous()
+    if picture.size is not None:
+        small = resized(planes, picture.size, preprocessing)
+        planes = middle(upright(small, picture.orientation), preprocessing.size)
+    return planes.expand(3, -1, -1).clone(memory_format=torch.contiguous_format)
 
 
 def from_pixels(pixels: NDArray[Any], preprocessing: Preprocessing) -> torch.Tensor:
@@ -69,9 +69,10 @@ def from_pixels(pixels: NDArray[Any], preprocessing: Preprocessing) -> torch.Ten
 
 
 def resized(pixels: torch.Tensor, size: tuple[int, int], preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 (C, height, width) of a picture of this (width, height) -> as `scaled`, by one of QUICK.
+    """(C, height, width) of a picture of this (width, height) -> as `scaled`, by one of QUICK.
 
-    The pixels may be fewer than the size, by some eighths; the last of a row or column then reaches over the edge.
+    uint8 on the CPU, floats anywhere; these may leave the range of pixels a bit. There may
+    be fewer pixels than the size, by some eighths; the last of a row or column then reaches over the edge.
     """
     width, height = scaled(size, preprocessing)
     if pixels.shape[1:] == (height, width):
@@ -87,6 +88,13 @@ def resized(pixels: torch.Tensor, size: tuple[int, int], preprocessing: Preproce
 def _eighths(pixels: int, of: int) -> float:
     """The scale, in eighths rounded down, at which so many pixels are decoded: they are rounded up."""
     return (8 * pixels // of) / 8
+
+
+def upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
+    """(C, height, width) as stored -> as it is to be seen, by its EXIF orientation."""
+    across, flips = _TURNS.get(orientation, (False, ()))
+    pixels = pixels.transpose(1, 2) if across else pixels
+    return pixels.flip(flips) if flips else pixels
 
 
 def middle(pixels: torch.Tensor, side: int) -> torch.Tensor:

@@ -236,6 +236,7 @@ async def status(serving: Serving) -> Status:
         model=serving.table.family.name,
         device=serving.engine.device_slug,
         policy=controller.policy.name,
+        decoder=serving.decoding.used,
         ready=serving.ready(),
         queued=serving.batcher.queued,
         arriving=len(serving.bodies.arriving),

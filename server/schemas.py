@@ -121,12 +121,22 @@ class Stitches(BaseModel):
     stitches: list[StitchListed]
 
 
+class DecoderUsed(BaseModel):
+    """What decodes JPEGs, and how it came to that."""
+
+    name: Literal["nvjpeg", "turbo", "exact"]
+    reason: str = Field(examples=["the engine is on no CUDA GPU"])
+    failed: int = Field(description="files that nvJPEG failed at; libjpeg-turbo decoded them")
+    failure: str | None = Field(description="what the last of these failed with")
+
+
 class Status(BaseModel):
     """What the server is doing."""
 
     model: str
     device: str
     policy: str
+    decoder: DecoderUsed
     ready: bool
     queued: int
     arriving: int = Field(description="requests whose body is on its way in")

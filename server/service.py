@@ -16,6 +16,7 @@ from server.allowance import Allowed
 from server.batcher import Answer, Batcher
 from server.body import Bodies
 from server.controller import POLICIES, Controller, Plan
+from server.decoding import Decoding, as_set, choose
 from server.engine import Engine, Image, Ranking
 from server.front import Front
 from server.images import Limits, is_quick
@@ -51,10 +52,16 @@ class Service:
     """One family on one device. Told to stop it is `draining`, no longer ready; then `refusing` new requests."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, table: LookupTable, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        engine: Engine,
+        table: LookupTable,
+        clock: Callable[[], float] = time.monotonic,
+        decoding: Decoding | None = None,
     ) -> None:
         self.settings, self.engine, self.table, self.clock = settings, engine, table, clock
-        limits, exact = Limits(settings.max_bytes, settings.max_pixels), settings.decode == "exact"
+        self.decoding = decoding or as_set(settings.decode)
+        limits, exact = Limits(settings.max_bytes, settings.max_pixels), self.decoding.name == "exact"
         self._decode = partial(decode, preprocessing=table.family.preprocessing, limits=limits, exact=exact)
         self.controller = Controller(
             table,
@@ -101,7 +108,9 @@ class Service:
         other = elsewhere.get()
         if other:
             return partial(other.read, body)
-        return partial(here if is_quick(body) else self.on_thread, partial(self._decode, body))
+        if is_quick(body):
+            return partial(here, partial(self._decode, body))
+        return partial(self.on_thread, partial(self._decode, body, other=self.decoding.nvjpeg))
 
     async def on_thread(self, read: Callable[[], Image], stages: Stages) -> Image:
         """What `read` gives on a thread that decodes; where the deadline passes before its turn comes, it has none."""
@@ -231,7 +240,12 @@ def build(settings: Settings) -> Service:
     table = table_for(engine, source, settings.cache, settings.max_batch, settings.profile_s)
     log.info("%s on %s, %d stitches", table.family.name, engine.device_slug, len(table.entries))
     log.info("weights in %s: %s", engine.precision.variant.name, engine.precision.reason)
-    return Service(settings, engine, table)
+    preprocessing = table.family.preprocessing
+    decoding = choose(
+        settings.decode, engine.device, settings.decode_threads, preprocessing, frontends=settings.frontends
+    )
+    log.info("JPEGs decoded by %s: %s", decoding.name, decoding.reason)
+    return Service(settings, engine, table, decoding=decoding)
 
 
 def _check_policy(settings: Settings, table: LookupTable) -> None:

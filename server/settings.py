@@ -89,9 +89,10 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="most images that are decoded, wait or run at once; twice that where tenants claim their shares",
     )
-    decode: Literal["fast", "exact"] = Field(
+    decode: Literal["fast", "turbo", "exact"] = Field(
         "fast",
-        description="how JPEGs are read: exact is timm's transform, fast may be off by some grey levels",
+        description="how JPEGs are read: exact is timm's transform; turbo, by libjpeg-turbo, may be off by some grey "
+        "levels; fast is that or, where it is faster, the engine's GPU",
     )
     decode_threads: int = Field(
         2,

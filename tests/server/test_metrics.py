@@ -37,9 +37,11 @@ class Gpu:
     def __init__(self) -> None:
         self.metrics, self.load, self.mixed = Metrics(), Load(gpu=GpuLoad(throttled=())), Counter[str]()
         self.graphs: Graphs[str] = Graphs(1000)
+        self.files = Counter[str]()
         self.buckets = Buckets(8)
         self.metrics.show_load(lambda: self.load, 99)
         self.metrics.show_mixed(self.mixed)
+        self.metrics.show_nvjpeg(self.files)
         self.metrics.show_staged(self.graphs, self.buckets)
 
     def samples(self) -> Samples:
@@ -115,6 +117,15 @@ def test_mixed_batches_are_counted_by_way(gpu: Gpu) -> None:
     assert named(gpu.samples(), "mixed_batches") == {
         ("stitchserve_mixed_batches_total", "merged"): 0,
         ("stitchserve_mixed_batches_total", "grouped"): 3,
+    }
+
+
+def test_files_are_counted_by_what_nvjpeg_did_with_them(gpu: Gpu) -> None:
+    gpu.files["left"] += 2
+    assert named(gpu.samples(), "nvjpeg_files") == {
+        ("stitchserve_nvjpeg_files_total", "decoded"): 0,
+        ("stitchserve_nvjpeg_files_total", "left"): 2,
+        ("stitchserve_nvjpeg_files_total", "failed"): 0,
     }
 
 
