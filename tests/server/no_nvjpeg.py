@@ -28,9 +28,9 @@ def smooth(width: int, height: int) -> Image.Image:
 
 
 def by_libjpeg(file: torch.Tensor, gray: bool) -> torch.Tensor:
-    """At full size, on the CPU; a RuntimeError for what is not sound."""
+    """At full size, chroma repeated, on the CPU; a RuntimeError for what is not sound."""
     try:
-        pixels = simplejpeg.decode_jpeg(file.numpy().tobytes(), "GRAY" if gray else "RGB")
+        pixels = simplejpeg.decode_jpeg(file.numpy().tobytes(), "GRAY" if gray else "RGB", fastupsample=True)
     except ValueError as error:
         raise RuntimeError(f"BAD_JPEG\n{error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
