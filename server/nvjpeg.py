@@ -25,8 +25,8 @@ from server.pixels import middle, resized, upright
 from server.wellformed import plain
 
 LANES = 2
-"""Files at once. torchvision lets one in at a time, while the other is resized; more would wait holding memory: about
-10 bytes a pixel of the picture, and what nvJPEG takes itself."""
+"""Files at once. torchvision lets one in at a time, while the other is resized; more would wait holding memory: up to
+15 bytes a pixel of a small picture, 9 of a large one, and what nvJPEG takes itself."""
 
 Decode = Callable[[Tensor, bool], Tensor]
 """A file, uint8 (bytes,) on the CPU, and whether it is gray -> uint8 (3 or, if gray, 1; height; width) on a device."""

@@ -14,8 +14,9 @@ import torch
 from no_nvjpeg import DEIT, by_libjpeg, encode, on_cpu, smooth
 from PIL import Image
 
-from lookup_tables.table import Preprocessing
+from lookup_tables.table import LookupTable, Preprocessing, folder
 from server import nvjpeg
+from server.engine import Engine
 from server.errors import BadImage, ServeError, TooLarge
 from server.images import Limits
 from server.nvjpeg import LANES, NvJpeg, smaller
@@ -133,6 +134,32 @@ def test_threads_get_each_their_own_picture(decoders: Any) -> None:
         ):
             assert torch.equal(found, alone[number % len(bodies)])
     assert decoder.files == {"decoded": 6 * len(bodies)}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_files_are_decoded_beside_an_engine_that_records_graphs() -> None:
+    engine = Engine.load("digits", None, "cuda", max_batch=8)
+    preprocessing = LookupTable.load(folder("digits")).family.preprocessing
+    decoder = nvjpeg.on_gpu(engine.device, preprocessing)
+    body = encode(smooth(500, 375))
+    alone = decode(body, preprocessing, LIMITS, other=decoder)
+    with ThreadPoolExecutor(1) as other:
+        warm = other.submit(engine.warm_up, [2, 30, 1, 0])
+        beside = [decode(body, preprocessing, LIMITS, other=decoder)]
+        while not warm.done():
+            beside.append(decode(body, preprocessing, LIMITS, other=decoder))
+        warm.result()
+    assert all(torch.equal(alone, found) for found in beside)
+    assert decoder.files == {"decoded": 1 + len(beside)}, decoder.failure
+    assert engine.staged
+    assert engine.staged.graphs.captured >= 4
+    assert engine.staged.graphs.off is None
+    with ThreadPoolExecutor(2) as other:
+        found = other.submit(lambda: [engine.run([alone] * 8, [2] * 8)[0].indices[0] for _ in range(50)])
+        again = [decode(body, preprocessing, LIMITS, other=decoder) for _ in range(50)]
+        assert len(set(found.result())) == 1
+    assert all(torch.equal(alone, each) for each in again)
 
 
 def test_where_the_device_fails_libjpeg_decodes_and_the_fault_is_told() -> None:
