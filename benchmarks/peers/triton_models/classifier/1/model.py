@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-sys.path += os.environ["PEER_PATH"].split(os.pathsep)  # the stub's Python is isolated: it heeds no PYTHONPATH
+# The stub's Python is isolated: it heeds no PYTHONPATH. The one on PATH, whose packages it finds, may be another.
+sys.path[:0] = os.environ["PEER_PATH"].split(os.pathsep)
 
 import numpy as np
 import triton_python_backend_utils as triton
