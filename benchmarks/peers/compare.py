@@ -21,6 +21,7 @@ import os
 import platform
 import random
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -232,6 +233,7 @@ def main() -> None:
     options.decoders = options.decoders or (len(processors(options.cores)) if options.device else 2)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     os.sched_setaffinity(0, processors(options.client_core))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # and the server that runs ends too
     found: list[Row] = []
     about = {
         "processor": platform.processor(),
