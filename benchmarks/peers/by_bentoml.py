@@ -1,6 +1,6 @@
 """BentoML, written as its documentation does it: by_bentoml.py --port 8000
 
-An image is a form's file, which BentoML keeps and hands over as a path; batches of up to 16, one worker.
+An image is a form's file, which BentoML keeps and hands over as a path; batches of up to PEER_ROWS, one worker.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 import bentoml
 from bentoml.exceptions import InvalidArgument
 
-from benchmarks.peers.work import work
+from benchmarks.peers.work import ROWS, work
 from server.errors import ServeError
 
 HERE = Path(__file__).resolve()
@@ -24,7 +24,7 @@ class Classifier:
     def __init__(self) -> None:
         self.work = work()
 
-    @bentoml.api(batchable=True, max_batch_size=16, max_latency_ms=30_000)
+    @bentoml.api(batchable=True, max_batch_size=ROWS, max_latency_ms=30_000)
     def classify(self, image: list[Path]) -> list[dict]:
         """A batch."""
         try:

@@ -1,7 +1,7 @@
 """LitServe, written as its documentation does it: by_litserve.py --port 8000
 
 An image is the file `image` of a form (request["image"].file), decoded in the worker; a bad one is an HTTPException of
-decode_request. Batches of up to 16 after 10 ms. One worker, one API server and 30 s of timeout are the defaults.
+decode_request. Batches of up to PEER_ROWS after 10 ms. One worker, one API server and 30 s of timeout are the defaults.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import argparse
 import litserve
 from fastapi import HTTPException
 
-from benchmarks.peers.work import Best, work
+from benchmarks.peers.work import DEVICE, ROWS, Best, work
 from server.errors import ServeError
 
 
@@ -44,6 +44,6 @@ class Classifier(litserve.LitAPI):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
-    api = Classifier(max_batch_size=16, batch_timeout=0.01)
-    server = litserve.LitServer(api, accelerator="cpu")
+    api = Classifier(max_batch_size=ROWS, batch_timeout=0.01)
+    server = litserve.LitServer(api, accelerator=DEVICE)
     server.run(host="127.0.0.1", port=parser.parse_args().port, generate_client_file=False)

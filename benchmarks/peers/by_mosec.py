@@ -1,12 +1,12 @@
 """mosec, written as its documentation does it: by_mosec.py --port 8000
 
-An image is a request's body, decoded in the worker; batches of up to 16 after 10 ms, one worker.
+An image is a request's body, decoded in the worker; batches of up to PEER_ROWS after 10 ms, PEER_COPIES workers.
 """
 
 import mosec
 from mosec.errors import ValidationError
 
-from benchmarks.peers.work import Best, work
+from benchmarks.peers.work import COPIES, ROWS, Best, work
 from server.errors import ServeError
 
 
@@ -32,5 +32,5 @@ class Classifier(mosec.Worker):
 
 if __name__ == "__main__":
     server = mosec.Server()
-    server.append_worker(Classifier, num=1, max_batch_size=16, max_wait_time=10)
+    server.append_worker(Classifier, num=COPIES, max_batch_size=ROWS, max_wait_time=10)
     server.run()

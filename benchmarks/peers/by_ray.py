@@ -1,7 +1,7 @@
 """Ray Serve, written as its documentation does it: by_ray.py --port 8000
 
-One replica. An image is a request's body, decoded there; batches of up to 16 after 10 ms. Every replica may have as
-many requests as Ray lets it.
+One replica. An image is a request's body, decoded there; batches of up to PEER_ROWS after 10 ms. Every replica may
+have as many requests as Ray lets it.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from benchmarks.peers.work import Best, work
+from benchmarks.peers.work import ROWS, Best, work
 from server.errors import ServeError
 
 
@@ -23,7 +23,7 @@ class Classifier:
     def __init__(self) -> None:
         self.work = work()
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
+    @serve.batch(max_batch_size=ROWS, batch_wait_timeout_s=0.01)
     async def classify(self, images: list) -> list[Best]:
         """A batch."""
         return self.work.classify(images)

@@ -20,9 +20,6 @@ import psutil
 
 from benchmarks.peers.servers import HERE, KINDS, Kind
 from server.replay import client
-from server.replay.bench import Reply, replay, run
-from server.replay.report import OK, Outcome
-from server.replay.traces import Trace
 
 ROOT = HERE.parents[1]
 READY_WITHIN, GONE_WITHIN = 120.0, 15.0  # seconds
@@ -56,6 +53,12 @@ class Place:
     client_core: str
 
 
+def processors(told: str) -> set[int]:
+    """Those of a list as taskset takes it: `0-2,8`."""
+    spans = [part.partition("-") for part in told.split(",")]
+    return {each for first, _, last in spans for each in range(int(first), int(last or first) + 1)}
+
+
 @contextmanager
 def server(
     name: str, images: Sequence[bytes], place: Place, work: Mapping[str, str], options: Sequence[str] = ()
@@ -67,7 +70,8 @@ def server(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **work}
+    packages = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": packages, "OMP_NUM_THREADS": "1", **work}
     environment |= {"BENTOML_HOME": tempfile.gettempdir(), "BENTOML_DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     command = ["taskset", "-c", place.cores, interpreter, *program, "--port", str(port), *options]
     began = time.monotonic()
@@ -140,14 +144,24 @@ def saturate(running: Server, connections: int, seconds: float, core: str, query
         listed = "{" + ", ".join(f'"{file}"' for file in files) + "}"
         script = Path(folder) / "post.lua"
         script.write_text(SCRIPT.format(files=listed, headers=lines))
-        command = ["taskset", "-c", core, wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
+        command = [
+            "taskset",
+            "-c",
+            core,
+            wrk,
+            f"-t{len(processors(core))}",
+            f"-c{connections}",
+            f"-d{seconds:g}s",
+            "--timeout",
+            "30s",
+        ]
         command += ["--latency", "-s", str(script), running.url + query]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
     failed += sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", said)))
     requests, rate = re.search(r"(\d+) requests in", said), re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert requests, said
-    assert rate, said
+    if not requests or not rate:
+        raise RuntimeError(f"wrk said {said!r}")
     good = 1 - failed / max(1, int(requests[1]))
     return Saturated(float(rate[1]) * good, _percentile(said, "50"), _percentile(said, "99"), failed)
 
@@ -156,18 +170,3 @@ def _percentile(said: str, which: str) -> float:
     found = re.search(rf"{which}%\s+([\d.]+)(us|ms|s|m)\b", said)
     assert found, said
     return float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}[found[2]]
-
-
-def paced(running: Server, each: Trace, slo: float, query: str = "") -> Sequence[Outcome]:
-    """What became of the requests of a trace; where the server does not tell a top-1, there is none."""
-    ours = running.kind is KINDS["stitchserve"]
-    read = client.read_classification if ours else lambda _: Reply(OK)
-    target = client.Target(
-        client.address(running.url + query), running.bodies, read, max(30.0, 4 * slo), running.kind.headers
-    )
-
-    async def all_of_it() -> Sequence[Outcome]:
-        async with client.session() as session:
-            return (await replay(each, client.asking(session, target), slo)).outcomes
-
-    return run(all_of_it())

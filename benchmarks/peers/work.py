@@ -2,14 +2,18 @@
 
 The environment says which, since some peers start processes of their own: PEER_WORK is `noop`, or a family and a stitch
 as in `digits:46` (`digits`: the most accurate one); PEER_CHECKPOINT its weights; PEER_THREADS the threads that compute.
-PEER_INSIDE is `timm` for an anchor as timm computes it, which is what a user of the peer has.
+PEER_INSIDE is `timm` for an anchor as timm computes it, which is what a user of the peer has. PEER_DEVICE is where to
+compute, PEER_ROWS the most images of a batch, and PEER_COPIES how many processes do it where a peer can have several.
 """
 
 import io
 import os
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 NOOP = "noop"
+DEVICE = os.environ.get("PEER_DEVICE", "cpu")
+ROWS, COPIES = int(os.environ.get("PEER_ROWS", "16")), int(os.environ.get("PEER_COPIES", "1"))
 
 
 class Best(NamedTuple):
@@ -20,7 +24,9 @@ class Best(NamedTuple):
 
 
 class Work(Protocol):
-    """Two steps, so that a server may batch the second."""
+    """Two steps, so that a server may batch the second; `lanes` threads may do that at once."""
+
+    lanes: int
 
     def decode(self, body: bytes) -> Any:
         """A file's bytes -> what `classify` takes. Raises ServeError for a bad image."""
@@ -31,6 +37,8 @@ class Work(Protocol):
 
 class Nothing:
     """Takes bytes, answers always alike."""
+
+    lanes = 1
 
     def decode(self, body: bytes) -> int:
         """Their number."""
@@ -44,7 +52,7 @@ class Nothing:
 class Stitch:
     """One stitch of a family."""
 
-    def __init__(self, name: str, checkpoint: str | None, threads: int) -> None:
+    def __init__(self, name: str, checkpoint: Path | None, threads: int) -> None:
         # Here, since a server that does nothing is not to carry them.
         from lookup_tables.table import LookupTable, folder  # noqa: PLC0415
         from server.engine import Engine  # noqa: PLC0415
@@ -55,8 +63,11 @@ class Stitch:
         self._table, self._decode, self._limits = LookupTable.load(folder(family)), decode, Limits()
         best = max(self._table.entries, key=lambda entry: entry.top1 or 0)
         self._stitch = int(chosen) if chosen else best.stitch
-        self._engine = Engine.load(family, checkpoint, "cpu", threads)
+        self._engine = Engine.load(family, checkpoint, DEVICE, threads, max_batch=ROWS)
+        self.lanes = self._engine.lanes
         self._engine.run_once(self._stitch, 1)
+        if self._engine.staged:
+            self._engine.warm_up([self._stitch])
 
     def decode(self, body: bytes) -> Any:
         """uint8 (3, size, size)."""
@@ -69,9 +80,14 @@ class Stitch:
 
 
 class Plain:
-    """An anchor as timm's documentation runs it: its transform on Pillow's picture, its network, inference mode."""
+    """An anchor as timm's documentation runs it: its transform on Pillow's picture, its network, inference mode.
 
-    def __init__(self, name: str, checkpoint: str | None, threads: int) -> None:
+    On a GPU in float16.
+    """
+
+    lanes = 1
+
+    def __init__(self, name: str, checkpoint: Path | None, threads: int) -> None:
         import timm  # noqa: PLC0415 - as above
         import torch  # noqa: PLC0415
         from PIL import Image  # noqa: PLC0415
@@ -83,6 +99,8 @@ class Plain:
         table, model = LookupTable.load(folder(family)), stitching.load(family, checkpoint)
         anchor = table.entry(int(chosen)).anchor
         (self._net,) = (seam.net.eval() for seam in model.seams if seam.stem.name.partition(".")[0] == anchor)
+        self._dtype = torch.float32 if DEVICE == "cpu" else torch.float16
+        self._net.to(DEVICE, self._dtype)
         self._torch, self._open, self._labels = torch, Image.open, table.labels
         p = table.family.preprocessing
         self._transform = timm.data.create_transform(
@@ -97,7 +115,8 @@ class Plain:
     def classify(self, images: list[Any]) -> list[Best]:
         """As one batch."""
         with self._torch.inference_mode():
-            values, classes = self._net(self._torch.stack(images)).softmax(dim=1).max(dim=1)
+            batch = self._torch.stack(images).to(DEVICE, self._dtype)
+            values, classes = self._net(batch).softmax(dim=1).max(dim=1)
         return [Best(self._labels[each], value) for each, value in zip(classes.tolist(), values.tolist(), strict=True)]
 
 
@@ -107,4 +126,5 @@ def work() -> Work:
     if name == NOOP:
         return Nothing()
     kind = Plain if os.environ.get("PEER_INSIDE") == "timm" else Stitch
-    return kind(name, os.environ.get("PEER_CHECKPOINT"), int(os.environ.get("PEER_THREADS", "1")))
+    checkpoint = os.environ.get("PEER_CHECKPOINT")
+    return kind(name, Path(checkpoint) if checkpoint else None, int(os.environ.get("PEER_THREADS", "1")))

@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 
-sys.path += os.environ["PEER_PATH"].split(os.pathsep)  # the stub's Python is isolated: it heeds no PYTHONPATH
+# The stub's Python is isolated: it heeds no PYTHONPATH. The one on PATH, whose packages it finds, may be another.
+sys.path = [*os.environ["PEER_PATH"].split(os.pathsep), *sys.path]
 
-import numpy as np
-import triton_python_backend_utils as triton
+import numpy as np  # noqa: E402
+import triton_python_backend_utils as triton  # noqa: E402
 
-from benchmarks.peers.work import Best, work
-from server.errors import ServeError
+from benchmarks.peers.work import Best, work  # noqa: E402
+from server.errors import ServeError  # noqa: E402
 
 
 class TritonPythonModel:
