@@ -59,6 +59,11 @@ class Composition:
         """The module classes, those that every batch passes included."""
         return tuple(dict.fromkeys([INPUT, *(module.kind for module in self.modules), OUTPUT]))
 
+    def of(self, routes: Iterable[str]) -> "Composition":
+        """The modules that these routes pass, and no others; ValueError if one is missing."""
+        passed = sorted({place for route in routes for place in self.steps(route)})
+        return Composition(tuple(self.modules[place] for place in passed))
+
     def steps(self, route: str) -> list[int]:
         """The places in `modules` of the steps that a route walks, in order; ValueError if one is missing."""
         walked = []

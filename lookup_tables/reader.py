@@ -129,8 +129,10 @@ def read_modules(path: Path, entries: Sequence[Entry]) -> Composition:
     return composition
 
 
-def read_latency(path: Path, stitches: frozenset[int], kinds: frozenset[str] = frozenset()) -> Latency:
-    """latency.<device>.csv, for a table that has `stitches`, of modules of these `kinds`; TableError."""
+def read_latency(
+    path: Path, stitches: frozenset[int], known: frozenset[str] = frozenset(), needed: frozenset[str] = frozenset()
+) -> Latency:
+    """latency.<device>.csv, for a table of `stitches` that pass the `needed` of the `known` modules; TableError."""
     lines = _lines(path, FIX_LATENCY)
     details = _comments(path, lines)
     device = details.pop("device", "")
@@ -140,7 +142,7 @@ def read_latency(path: Path, stitches: frozenset[int], kinds: frozenset[str] = f
     modules: dict[tuple[str, int], ModuleMeasurement] = {}
     for row in _rows(path, lines, _head(lines), LATENCY_COLUMNS, FIX_LATENCY):
         if row.cells.get("module"):
-            of_module = _module_measurement(row, kinds)
+            of_module = _module_measurement(row, known)
             if (of_module.module, of_module.batch) in modules:
                 raise row.fault(f"module {of_module.module} at batch {of_module.batch} appears twice")
             modules[of_module.module, of_module.batch] = of_module
@@ -151,7 +153,7 @@ def read_latency(path: Path, stitches: frozenset[int], kinds: frozenset[str] = f
             measured[m.stitch, m.batch] = m
     if not measured and not modules:
         raise fault(path, None, "no measurements", FIX_LATENCY)
-    missing = sorted(kinds - {module for module, _ in modules}) if modules else []
+    missing = sorted(needed - {module for module, _ in modules}) if modules else []
     if missing:
         raise fault(path, None, f"nothing measured of module {missing[0]}", FIX_LATENCY)
     return Latency(device, tuple(measured.values()), details, tuple(modules.values()))

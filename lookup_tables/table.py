@@ -67,9 +67,13 @@ class LookupTable:
         family = read_family(folder / "family.json")
         entries = read_stitches(folder / "stitches.csv", family.anchors)
         file = folder / "modules.csv"
-        modules = read_modules(file, entries) if file.exists() else None
-        kinds = frozenset(modules.kinds if modules else ())
-        measured = read_latency(latency, frozenset(e.stitch for e in entries), kinds) if latency else None
+        all_modules = read_modules(file, entries) if file.exists() else None
+        modules = all_modules and all_modules.of(entry.route for entry in entries)
+        measured = None
+        if latency:
+            known = frozenset(all_modules.kinds if all_modules else ())
+            needed = frozenset(modules.kinds if modules else ())
+            measured = read_latency(latency, frozenset(entry.stitch for entry in entries), known, needed)
         return cls(family, read_labels(folder, family), entries, measured, modules)
 
     def entry(self, stitch: int) -> Entry:

@@ -76,7 +76,7 @@ class Stitch:
     def classify(self, images: list[Any]) -> list[Best]:
         """By the engine, as one batch."""
         rankings = self._engine.run(images, [self._stitch] * len(images))
-        return [Best(self._table.labels[each.indices[0]], each.probabilities[0]) for each in rankings]
+        return [Best(self._table.labels[each.indices[0]], float(each.probabilities[0])) for each in rankings]
 
 
 class Plain:

@@ -70,3 +70,15 @@ def test_where_nothing_is_published_the_table_says_so() -> None:
         unknown = [entry for entry in table.entries if entry.top1 is None]
         assert len(unknown) in {0, len(table.entries)}
         assert table.family.top1.source.startswith("none published") == bool(unknown)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(folder("digits").parent.glob("*/latency.*.csv")), ids=lambda file: file.parent.name
+)
+def test_a_latency_file_is_of_the_device_it_is_named_after_and_good_enough(file: Path) -> None:
+    table = LookupTable.load(file.parent, file)
+    assert table.latency
+    assert file.name == f"latency.{table.latency.device}.csv"
+    assert float(table.latency.details["prediction_error_median"].rstrip("%")) <= 10
+    for entry in table.frontier():
+        assert 0 < table.seconds(entry.stitch, 1) < table.seconds(entry.stitch, 64)

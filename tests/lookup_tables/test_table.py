@@ -56,6 +56,25 @@ def test_frontier_by_latency_depends_on_the_batch() -> None:
     assert ids(SMALL.hull("latency", rows=4)) == [0, 4, 1]
 
 
+def test_modules_that_no_stitch_passes_need_no_latency(tmp_path: Path) -> None:
+    shipped = folder("deit_ti_s_b")
+    (tmp_path / "imagenet-1k.txt").symlink_to(shipped.parent / "imagenet-1k.txt")
+    few = tmp_path / shipped.name
+    few.mkdir()
+    for file in ("family.json", "modules.csv"):
+        (few / file).symlink_to(shipped / file)
+    (few / "stitches.csv").write_text("".join((shipped / "stitches.csv").read_text().splitlines(True)[:4]))
+    latency = shipped / "latency.cuda-nvidia-h200.csv"
+    less = few / "latency.here.csv"
+    kept = [line for line in latency.read_text().splitlines(True) if not line.startswith("deit_b.bare_head")]
+    less.write_text("".join(kept))
+    table = LookupTable.load(few, less)
+    assert ids(table.entries) == [0, 1, 2]
+    assert table.seconds(2, 8) == LookupTable.load(few, latency).seconds(2, 8)
+    with pytest.raises(TableError, match=r"nothing measured of module deit_b\.bare_head"):
+        LookupTable.load(shipped, less)
+
+
 def test_the_published_frontier_has_39_of_71_stitches() -> None:
     frontier = DEIT.frontier()
     assert (len(frontier), len(DEIT.entries)) == (39, 71)
