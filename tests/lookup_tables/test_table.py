@@ -1,5 +1,6 @@
 """The lookup table's questions, on a small made-up table and on the shipped ones."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -58,11 +59,11 @@ def test_frontier_by_latency_depends_on_the_batch() -> None:
 
 def test_modules_that_no_stitch_passes_need_no_latency(tmp_path: Path) -> None:
     shipped = folder("deit_ti_s_b")
-    (tmp_path / "imagenet-1k.txt").symlink_to(shipped.parent / "imagenet-1k.txt")
+    shutil.copy(shipped.parent / "imagenet-1k.txt", tmp_path)
     few = tmp_path / shipped.name
     few.mkdir()
     for file in ("family.json", "modules.csv"):
-        (few / file).symlink_to(shipped / file)
+        shutil.copy(shipped / file, few)
     (few / "stitches.csv").write_text("".join((shipped / "stitches.csv").read_text().splitlines(True)[:4]))
     latency = shipped / "latency.cuda-nvidia-h200.csv"
     less = few / "latency.here.csv"
