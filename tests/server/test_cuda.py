@@ -111,6 +111,24 @@ def test_float16_gives_the_classes_of_float32_on_cuda() -> None:
     assert same / total >= 0.995
 
 
+def test_running_out_of_memory_halves_the_largest_bucket_and_goes_on() -> None:
+    code = """
+import torch
+from server.engine import Engine
+engine = Engine.load("digits", None, "cuda", max_batch=1024)
+image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+expected = engine.run([image], [2])[0].indices[0]
+torch.cuda.empty_cache()
+room = torch.cuda.memory_reserved() + 48 * 2**20
+torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+found = engine.run([image] * 1024, [2] * 1024)
+assert len(found) == 1024 and all(each.indices[0] == expected for each in found)
+print(engine.staged.buckets.halved > 0, engine.broken)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.stdout.strip() == b"True None", done.stderr
+
+
 def test_a_wrong_index_on_the_device_breaks_the_engine_for_good() -> None:
     code = """
 import torch
