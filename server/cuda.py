@@ -52,7 +52,10 @@ class Cuda:
         self._compute.wait_event(event)
 
     def record(self, work: Callable[[], None], *, fresh_pool: bool) -> Recorded:
-        """A CUDA graph. What other processes take meanwhile counts as its own: it errs towards fewer graphs."""
+        """A CUDA graph. What others take meanwhile counts as its own: it errs towards fewer graphs.
+
+        Others are processes, and nvJPEG, which decodes in this one.
+        """
         self.settle()
         free, reserved = self._memory()
         graph = self._captured(work, fresh_pool=fresh_pool)

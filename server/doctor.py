@@ -31,7 +31,6 @@ SHOWN = frozenset(
 )
 """The processor features that matter to the speed of networks: x86, then Arm."""
 BATCHES = (1, 8)
-DECODE_THREADS: int = Settings.model_fields["decode_threads"].default
 LONGEST = 5.0  # seconds of measuring speed
 NVML_WAIT = 2.0  # seconds for the driver to answer
 
@@ -68,7 +67,14 @@ class Doctor(BaseModel):
         measured = next((file for file in candidates if file.is_file()), None)
         latency = LookupTable.load(source, measured).latency if measured else None
         rate = product_rate(engine.device, engine.precision.variant.dtype)
-        decoding = choose("fast", engine.device, DECODE_THREADS, table.family.preprocessing)
+        serving = Settings()  # of the environment
+        decoding = choose(
+            serving.decode,
+            engine.device,
+            serving.decode_threads,
+            table.family.preprocessing,
+            frontends=serving.frontends,
+        )
         return Diagnosis(
             family=table.family.name,
             stitches=len(table.entries),

@@ -202,10 +202,11 @@ class Engine:
 
     def _laps(self, staged: Staged, stitch: int, batch: int) -> list[float] | None:
         """The seconds as graphs take them, and as the first what else a batch takes; None where there are no graphs."""
+        path = self.model.path(self.model.stitches[stitch])
+        staged.learn(stitch, batch, self._prepared, path)  # or recording would count
         began = time.perf_counter()
         self.run_once(stitch, batch)
         whole = time.perf_counter() - began
-        path = self.model.path(self.model.stitches[stitch])
         laps = staged.laps(stitch, batch, [self._prepared, *path, self._ranked])
         return laps and [laps[0] + max(0.0, whole - sum(laps)), *laps[1:]]
 
@@ -231,12 +232,12 @@ class Engine:
             for stitch in (stitches[0], stitches[-1]):
                 self.run_once(stitch, 1)
             return
+        self.staged.forget_laps()
         ends = clock() + seconds
         for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
             if clock() >= ends:
                 return
-            if rows <= self.staged.buckets.largest:  # it may be halved meanwhile
-                self.staged.learn(stitch, rows, self._prepared, self.model.path(self.model.stitches[stitch]))
+            self.staged.learn(stitch, rows, self._prepared, self.model.path(self.model.stitches[stitch]))
 
     def _passes(self, stitches: Sequence[int]) -> list[list[int]]:
         """The rows that run together, for each time that the model runs."""

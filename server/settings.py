@@ -22,7 +22,8 @@ SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
 
 def default_cache() -> Path:
     """The folder for what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stitchserve"
+    set_for_all = os.environ.get(f"{PREFIX}CACHE")
+    return Path(set_for_all or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "stitchserve"))
 
 
 class Settings(BaseSettings):

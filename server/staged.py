@@ -64,6 +64,8 @@ class Staged:
         self.graphs = self._recorder.graphs
         self.calls = Calls(driver, self.buckets, self._recorder)
         self._timed: dict[tuple[int, int], Callable[[], list[float]]] = {}
+        self._untimed = False
+        """Whether steps cannot be timed in graphs here."""
         self._driver, self._forward = driver, forward
         pixels, answers = (largest, 3, size, size), (largest, 2, kept)
         # Graphs read and write here, whatever the slot. Rows beyond a piece's keep older pixels, which harm nobody.
@@ -92,13 +94,14 @@ class Staged:
         return self._driver.fault()
 
     def learn(self, stitch: int, rows: int, prepared: Callable[[Tensor], Tensor], path: Sequence[Step]) -> None:
-        """Record a stitch at a bucket of `rows`, and for mixtures the steps of its path, on what `prepared` makes."""
+        """Record a stitch at the bucket of `rows`, and for mixtures the steps of its path, on what `prepared` makes."""
         largest = self.buckets.largest
         try:
             with self._launching, self._driver.computing():
-                if self.graphs.lacks((stitch, rows)):
-                    self._record(stitch, rows)
-                self.calls.learn(path, prepared(self._pixels[:rows]))
+                bucket = self.buckets.fit(min(rows, self.buckets.largest))
+                if self.graphs.lacks((stitch, bucket)):
+                    self._record(stitch, bucket)
+                self.calls.learn(path, prepared(self._pixels[:bucket]))
         except torch.OutOfMemoryError:
             if largest == 1:
                 raise
@@ -108,6 +111,8 @@ class Staged:
 
     def laps(self, stitch: int, rows: int, steps: Steps) -> list[float] | None:
         """The device's seconds for `rows` in each of the steps that are this stitch; None where nothing is recorded."""
+        if self._untimed:
+            return None
         pieces = self.buckets.pieces(rows)
         key = stitch, self.buckets.fit(min(rows, self.buckets.largest))
         with self._launching, self._driver.computing():
@@ -117,8 +122,15 @@ class Staged:
                     fresh = not len(self.graphs)
                     timed = self._timed[key] = self._driver.timed(steps, self._pixels[: key[1]], fresh_pool=fresh)
                 return [seconds * len(pieces) for seconds in timed()]
-            except RuntimeError:
+            except RuntimeError as error:
+                self._untimed = True
+                log.warning("modules are timed outside of graphs from now on: %s", str(error).partition("\n")[0])
                 return None
+
+    def forget_laps(self) -> None:
+        """Let the graphs go that `laps` has made."""
+        with self._launching:
+            self._timed.clear()
 
     def _run(self, passes: Sequence[Pass]) -> Tensor:
         flights: deque[_Flight] = deque()

@@ -25,6 +25,8 @@ _VALUES = {  # bits of a difference; zeros and bits of a coefficient, an end, 16
     1: frozenset({0, 0xF0} | {16 * zeros + bits for zeros in range(16) for bits in range(1, 11)}),
 }
 _YCBCR = 1
+LEAST_BITS = 2
+"""That a block takes: of a difference, and of an end."""
 
 
 class _Component(NamedTuple):
@@ -55,7 +57,7 @@ def _plain(body: bytes, header: Header) -> bytearray:
     frame: list[_Component] = []
     numbers: set[int] = set()
     codes: set[tuple[int, int]] = set()
-    interval, adobe = 0, None
+    interval = adobe = None
     for marker, start, stop in _segments(body):
         content = body[start:stop]
         if marker == _TABLE:
@@ -66,14 +68,17 @@ def _plain(body: bytes, header: Header) -> bytearray:
             _check(not frame)
             frame = _frame(content, header)
         elif marker == _RESTARTS:
-            _check(len(content) == 2)
+            _check(len(content) == 2 and interval is None)
             interval = int.from_bytes(content)
         elif marker == _ADOBE:
-            adobe = content[11]
+            adobe = content[11]  # the trimmer leaves one
         elif marker == _SCAN:
             _check_scan(content, frame, numbers, codes)
             _check(len(frame) == 1 or adobe in {None, _YCBCR})
-            end = _end(body, stop, interval, _units(header.size, frame))
+            units, blocks = _units(header.size, frame), sum(part.across * part.down for part in frame)
+            end = _end(body, stop, interval or 0, units)
+            # Or it would be gray from somewhere on, however large it says that it is.
+            _check(8 * (end - 2 - stop) >= LEAST_BITS * blocks * units)
             return bytearray(memoryview(body)[:end])
         else:
             _check(marker == _JFIF)
@@ -98,7 +103,7 @@ def _segments(body: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _tables(content: bytes) -> Iterator[int]:
     """The number of each table of a segment, 8 bits an entry, none of them zero."""
-    _check(len(content) % 65 == 0)
+    _check(len(content) > 0 and len(content) % 65 == 0)
     for at in range(0, len(content), 65):
         _check(content[at] < 4 and 0 not in content[at + 1 : at + 65])
         yield content[at]
@@ -107,6 +112,7 @@ def _tables(content: bytes) -> Iterator[int]:
 def _codes(content: bytes) -> Iterator[tuple[int, int]]:
     """(kind, number) of each table of codes: a prefix code, whose longest word is not all ones, for what may come."""
     at = 0
+    _check(len(content) > 0)
     while at < len(content):
         kind, number = divmod(content[at], 16)
         lengths = content[at + 1 : at + 17]

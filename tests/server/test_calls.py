@@ -145,3 +145,12 @@ def test_after_learning_every_stitch_no_mixture_runs_a_step_eagerly(model: SNNet
         for ids in ([0, 1, 2], [3, 9, 27, 40, 46], [5, 5, 5, 5, 5, 5, 5, 6]):
             model(torch.zeros(len(ids), 3, 64, 64), [model.stitches[each] for each in ids], recording.calls)
     assert not recording.recorder.graphs.eager
+
+
+def test_more_rows_than_any_bucket_has_run_as_they_are(recording: Recording) -> None:
+    double = step("double", lambda x: 2 * x)
+    recording.buckets.halve()
+    x = rows(*range(8))
+    for _ in range(RECORD_AT + 1):
+        assert torch.equal(recording.calls(double, x, False), 2 * x)
+    assert recording.recorder.graphs.captured == 0

@@ -79,6 +79,11 @@ def test_the_cache_follows_the_users_folder(clean: pytest.MonkeyPatch, tmp_path:
     assert Settings().cache == tmp_path / "stitchserve"
 
 
+def test_the_servers_cache_is_the_other_commands_too(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean.setenv("STITCHSERVE_CACHE", str(tmp_path))
+    assert default_cache() == Settings().cache == tmp_path
+
+
 def test_lists_are_repeated_or_separated_by_commas(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("STITCHSERVE_CORS_ORIGIN", "https://a.example, http://b.example:8080")
     assert Settings().cors_origin == ("https://a.example", "http://b.example:8080")

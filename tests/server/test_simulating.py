@@ -63,5 +63,5 @@ def test_more_than_can_get_to_the_queue_is_told(latency: Path, capsys: pytest.Ca
 
 def test_without_a_latency_file_the_remedy_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["simulate", "--family", "deit_ti_s_b"])
+        main(["simulate", "--family", "swin_ti_s_b"])
     assert "stitchserve profile" in capsys.readouterr().err

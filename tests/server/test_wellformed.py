@@ -84,6 +84,11 @@ ODD = {
     "more words than there are": WHOLE[:SCAN] + segment(0xC4, b"\x00\x03" + bytes(15) + b"\x00\x01\x02") + WHOLE[SCAN:],
     "a word of ones": WHOLE[:SCAN] + segment(0xC4, b"\x00\x02" + bytes(15) + b"\x00\x01") + WHOLE[SCAN:],
     "bits that no pixel needs": WHOLE[:SCAN] + segment(0xC4, b"\x00\x01" + bytes(15) + b"\x0c") + WHOLE[SCAN:],
+    "restarts announced twice": RESTARTING.replace(b"\xff\xda", segment(0xDD, b"\0\3") + b"\xff\xda", 1),
+    "an empty table": WHOLE[:SCAN] + segment(0xDB, b"") + WHOLE[SCAN:],
+    "an empty table of codes": WHOLE[:SCAN] + segment(0xC4, b"") + WHOLE[SCAN:],
+    "no pixels": WHOLE[: SCAN + 14] + b"\xff\xd9",
+    "fewer pixels than it can have": WHOLE[: SCAN + 14] + bytes(12 * 6 * 2 // 8 - 1) + b"\xff\xd9",
     "many tables": WHOLE[:SCAN] + segment(0xDD, b"\0\0") * 40 + WHOLE[SCAN:],
 }
 
