@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsConfigDict
 
-from server.settings import PREFIX, Settings
+from server.settings import PREFIX, Settings, default_cache
 
 
 class Options(Settings):
