@@ -1,11 +1,11 @@
 """The module calls of mixed batches, on a device that records them.
 
 A mixture of stitches hardly ever comes twice, so that a graph of it would be of no use. But it is made of calls that
-come again and again: of each module a graph is kept, for each bucket of rows. Launching one takes as long as launching
-one of the dozen operations in it.
+come again and again: of each module a graph is kept, for each bucket of rows. Launching one stands for launching the
+dozen operations in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,13 +51,16 @@ class Calls:
         graph.replay()
         return goal[:rows] if passing else goal[:rows].clone()
 
-    def learn(self, path: Sequence[Step], x: Tensor) -> None:
-        """Record all steps of a path that are not yet, at as many rows as `x`, its images, has: a bucket's."""
-        lacking = {step.name for step in path if self._recorder.graphs.lacks((step.name, len(x)))}
-        for step in path if lacking else ():
+    def learn(self, path: Sequence[Step], bucket: int, images: Callable[[], Tensor]) -> None:
+        """Record all steps of a path that are not yet at a bucket; `images` gives its input, so many, if need be."""
+        lacking = {step.name for step in path if self._recorder.graphs.lacks((step.name, bucket))}
+        if not lacking:
+            return
+        x = images()
+        for step in path:
             y = step(x)
             if step.name in lacking:
-                self._record(step, len(x), x, y)
+                self._record(step, bucket, x, y)
             x = y
 
     def clear(self) -> None:

@@ -1,7 +1,7 @@
 """What decodes JPEGs: as it was set, or what is faster here, by measurement."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple
@@ -13,12 +13,11 @@ from server import jpeg, nvjpeg
 from server.images import Limits
 from server.nvjpeg import NvJpeg
 from server.pixels import decode
-from server.schemas import DecoderUsed
+from server.schemas import DecoderName, DecoderUsed
 from server.trials import Clock, in_turns
 
 Setting = Literal["fast", "turbo", "exact"]
-Name = Literal["nvjpeg", "turbo", "exact"]
-Ways = Mapping[Name, Callable[[bytes], object]]
+Ways = Mapping[DecoderName, Callable[[bytes], object]]
 AS_SET = "as set"
 
 LEAST_GAIN = 1.2  # pixels are less like libjpeg's, so it must save something
@@ -28,7 +27,7 @@ FILES = 4  # that each thread decodes in a trial
 class Decoding(NamedTuple):
     """What decodes them, why, and the decoder where that is the GPU's."""
 
-    name: Name
+    name: DecoderName
     reason: str
     nvjpeg: NvJpeg | None = None
 
@@ -74,7 +73,8 @@ def choose(
 def faster(found: NvJpeg, threads: int, preprocessing: Preprocessing, clock: Clock) -> Decoding:
     """nvJPEG if it works and gains enough, with nothing counted yet; else libjpeg-turbo."""
     turbo = partial(decode, preprocessing=preprocessing, limits=Limits())
-    rates = measured({"turbo": turbo, "nvjpeg": partial(turbo, other=found)}, threads, clock)
+    files = [jpeg.sample()] * (FILES * threads)
+    rates = measured({"turbo": turbo, "nvjpeg": partial(turbo, other=found)}, files, threads, clock)
     if found.files["failed"] or not found.files["decoded"]:
         return Decoding("turbo", f"nvJPEG does not work: {found.failure or 'it has nothing to do for this family'}")
     told = f"{rates['nvjpeg']:.0f} images/s by nvJPEG, {rates['turbo']:.0f} by libjpeg-turbo, {threads} at once"
@@ -84,14 +84,15 @@ def faster(found: NvJpeg, threads: int, preprocessing: Preprocessing, clock: Clo
     return Decoding("nvjpeg", told, found)
 
 
-def measured(ways: Ways, threads: int, clock: Clock = time.perf_counter) -> Mapping[Name, float]:
-    """Files a second by each way, of `jpeg.sample`, decoded by so many threads at once."""
-    files = [jpeg.sample()] * (FILES * threads)
+def measured(
+    ways: Ways, files: Sequence[bytes], threads: int, clock: Clock = time.perf_counter
+) -> Mapping[DecoderName, float]:
+    """Files a second by each way, decoded by so many threads at once, at best."""
     with ThreadPoolExecutor(threads, "decode-trial") as pool:
         took = in_turns({name: partial(_all, pool, way, files) for name, way in ways.items()}, clock)
     return {name: len(files) / min(seconds) for name, seconds in took.items()}
 
 
-def _all(pool: ThreadPoolExecutor, way: Callable[[bytes], object], files: list[bytes]) -> None:
+def _all(pool: ThreadPoolExecutor, way: Callable[[bytes], object], files: Sequence[bytes]) -> None:
     for _ in pool.map(way, files):
         pass

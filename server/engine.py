@@ -26,6 +26,7 @@ from server.staged import SLOTS, Forward, Pass, Staged
 from server.threads import most_threads, settle
 from stitching import SNNet
 from stitching.lean import streamline
+from stitching.model import plainly
 from stitching.stopwatch import Stopwatch
 
 MOST_CLASSES = 100
@@ -97,6 +98,7 @@ class Engine:
         self.runner = runner(device, self._forward)
         if device.type == "cuda":
             self.runner = Staged(Cuda(device), self._forward, max_batch, self.image_size, self._kept)
+        self._through = self.staged.calls if self.staged else plainly
 
     @classmethod
     def load(
@@ -272,12 +274,8 @@ class Engine:
         Both in one float32 tensor, which holds every index below 2**24, so that one copy brings them back.
         """
         chosen = [self.model.stitches[stitch] for stitch in stitches]
-        prepared = self._prepared(pixels)
-        if len(set(stitches)) == 1:
-            return self._ranked(self.model(prepared, chosen[0]))
-        return self._ranked(
-            self.model(prepared, chosen, self.staged.calls) if self.staged else self.model(prepared, chosen)
-        )
+        alone = len(set(stitches)) == 1
+        return self._ranked(self.model(self._prepared(pixels), chosen[0] if alone else chosen, self._through))
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         x = pixels.float().mul_(self._scale).add_(self._shift)

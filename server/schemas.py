@@ -13,6 +13,7 @@ from lookup_tables.table import Entry, LookupTable
 from server.nvml import GpuLoad
 
 KEPT = 1024  # stitches that need not be described again
+DecoderName = Literal["nvjpeg", "turbo", "exact"]
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ class Stitches(BaseModel):
 class DecoderUsed(BaseModel):
     """What decodes JPEGs, and how it came to that."""
 
-    name: Literal["nvjpeg", "turbo", "exact"]
+    name: DecoderName
     reason: str = Field(examples=["the engine is on no CUDA GPU"])
     failed: int = Field(description="files that nvJPEG failed at; libjpeg-turbo decoded them")
     failure: str | None = Field(description="what the last of these failed with")

@@ -101,7 +101,7 @@ class Staged:
                 bucket = self.buckets.fit(min(rows, self.buckets.largest))
                 if self.graphs.lacks((stitch, bucket)):
                     self._record(stitch, bucket)
-                self.calls.learn(path, prepared(self._pixels[:bucket]))
+                self.calls.learn(path, bucket, lambda: prepared(self._pixels[:bucket]))
         except torch.OutOfMemoryError:
             if largest == 1:
                 raise

@@ -165,8 +165,8 @@ def _units(size: tuple[int, int], frame: list[_Component]) -> int:
 def _end(body: bytes, start: int, interval: int, units: int) -> int:
     """Where the coded pixels have ended, the end's marker included: there is no other marker but restarts."""
     found = (_NO_RESTART if interval else _MARKER).search(body, start)
-    _check(found is not None and body[found.start() + 1] == _END)
-    assert found is not None  # noqa: S101 - as was checked
+    if found is None or body[found.start() + 1] != _END:
+        raise _Odd
     if interval:
         restarts = b"".join(_RESTART.findall(body, start, found.start()))
         expected = -(-units // interval) - 1

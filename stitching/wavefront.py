@@ -8,7 +8,7 @@ an earlier output, and rows are copied only where they come together from differ
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -72,7 +72,7 @@ class Call(Generic[StepKind]):
     step: StepKind
     parts: tuple[Part, ...]
     done: tuple[int, ...]
-    passing: bool = False
+    passing: bool
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ def schedule(paths: Sequence[Sequence[StepKind]]) -> Schedule[StepKind]:
             ahead[group].append(number)
     layout = _Layout(ahead)
     first = layout.cohorts[0].groups
-    planned = [Call(step, *layout.gather(number, members)) for number, (step, members) in enumerate(calls)]
+    gathered = [layout.gather(number, members) for number, (_, members) in enumerate(calls)]
     everyone = frozenset(range(len(paths)))
     outputs, _ = layout.gather(len(calls), everyone)
-    inputs = [*(call.parts for call in planned), outputs]
-    passing = [
-        len(parts) == 1 and parts[0].whole and parts[0].source == number for number, parts in enumerate(inputs[1:])
-    ]
-    told = tuple(replace(call, passing=alone) for call, alone in zip(planned, passing, strict=True))
-    return Schedule(first, told, outputs, layout.cohorts[0].groups)
+    following = [*(parts for parts, _ in gathered[1:]), outputs]
+    planned = tuple(
+        Call(step, *found, passing=len(after) == 1 and after[0].whole and after[0].source == number)
+        for number, ((step, _), found, after) in enumerate(zip(calls, gathered, following, strict=True))
+    )
+    return Schedule(first, planned, outputs, layout.cohorts[0].groups)
 
 
 class _Cohort:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookup_tables.table import LookupTable, Preprocessing, folder
+from server.decoding import measured
 from server.engine import Engine
 from server.images import Limits
 from server.jpeg import least, read
@@ -37,7 +38,6 @@ from stitching.families import family
 SIZES = ((500, 375), (4000, 3000))
 FILES = (200, 16)  # of each size, for files a second
 THREADS = (1, 2, 4, 8)
-TIMES = 2  # that files a second are looked at; the better counts: threads start in the first
 GRAIN = 6  # grey levels
 BATCH = 100
 LARGEST_ANCHOR = 2
@@ -102,17 +102,10 @@ def throughput(bodies: Sequence[bytes], size: tuple[int, int], files: int, by: W
     """Prints files a second of nvJPEG and of libjpeg-turbo beside it, by the wall clock, by how many threads decode."""
     work = [bodies[number % len(bodies)] for number in range(files)]
     for threads in THREADS:
-        best = dict.fromkeys(("fast", "nvjpeg"), 0.0)
-        with ThreadPoolExecutor(threads) as pool:
-            for name in (*best,) * TIMES:
-                began = time.perf_counter()
-                for _ in pool.map(by[name], work):
-                    pass
-                best[name] = max(best[name], files / (time.perf_counter() - began))
-        gain = best["nvjpeg"] / best["fast"]
+        rates = measured({"turbo": by["fast"], "nvjpeg": by["nvjpeg"]}, work, threads)
         print(
-            f"{size[0]} x {size[1]}, {threads} thread{'s' * (threads > 1)}: fast {best['fast']:.0f} files/s, nvjpeg "
-            f"{best['nvjpeg']:.0f}, {gain:.2f} times as many"
+            f"{size[0]} x {size[1]}, {threads} thread{'s' * (threads > 1)}: fast {rates['turbo']:.0f} files/s, nvjpeg "
+            f"{rates['nvjpeg']:.0f}, {rates['nvjpeg'] / rates['turbo']:.2f} times as many"
         )
 
 

@@ -18,11 +18,7 @@ class Event:
 
 class Graph:
     def __init__(self, work: Callable[[], None]) -> None:
-        self.work, self.replayed = work, 0
-
-    def replay(self) -> None:
-        self.replayed += 1
-        self.work()
+        self.replay = work
 
 
 class Device:
@@ -31,7 +27,6 @@ class Device:
     graph_limit = 10_000
 
     def __init__(self) -> None:
-        self.queue = ""
         self.asked: list[str] = []
         self.fresh_pools: list[bool] = []
         self.timed_rows: list[int] = []

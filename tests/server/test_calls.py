@@ -1,6 +1,7 @@
 """The module calls of mixed batches, on a device that is none and records all the same."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import pytest
@@ -108,12 +109,12 @@ def test_a_path_is_learnt_once_and_needs_no_second_use(recording: Recording) -> 
         return step(name, run)
 
     path = [told("a"), told("b")]
-    recording.calls.learn(path, rows(0, 0))
+    recording.calls.learn(path, 2, lambda: rows(0, 0))
     assert recording.recorder.graphs.captured == 2
     ran.clear()
-    recording.calls.learn(path, rows(0, 0))
+    recording.calls.learn(path, 2, lambda: rows(0, 0))
     assert not ran
-    recording.calls.learn([*path, told("c")], rows(0, 0))
+    recording.calls.learn([*path, told("c")], 2, lambda: rows(0, 0))
     assert recording.recorder.graphs.captured == 3
 
 
@@ -141,7 +142,7 @@ def test_mixtures_answer_as_their_stitches_do_alone(model: SNNet, batches: list[
 def test_after_learning_every_stitch_no_mixture_runs_a_step_eagerly(model: SNNet, recording: Recording) -> None:
     with torch.inference_mode():
         for size, stitch in product(SIZES[::-1], model.stitches):
-            recording.calls.learn(model.path(stitch), torch.zeros(size, 3, 64, 64))
+            recording.calls.learn(model.path(stitch), size, partial(torch.zeros, size, 3, 64, 64))
         for ids in ([0, 1, 2], [3, 9, 27, 40, 46], [5, 5, 5, 5, 5, 5, 5, 6]):
             model(torch.zeros(len(ids), 3, 64, 64), [model.stitches[each] for each in ids], recording.calls)
     assert not recording.recorder.graphs.eager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from devices import Device
 
 import stitching
 from lookup_tables.modules import INPUT, OUTPUT, Composition
@@ -14,7 +15,7 @@ from lookup_tables.table import LookupTable, TableError, folder
 from server.dtype import Setting
 from server.engine import Engine
 from server.runner import Direct
-from server.staged import Forward, Pass
+from server.staged import Forward, Pass, Staged
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +239,35 @@ def test_on_a_processor_the_first_and_the_last_stitch_warm_up(counted: Engine) -
     counted.warm_up([2, 30, 0])
     assert passes(counted) == [[2], [0]]
     assert (counted.lanes, counted.staged) == (1, None)
+
+
+def staged() -> Engine:
+    """An engine whose device is none, but records."""
+
+    def runner(_: torch.device, forward: Forward) -> Staged:
+        device = Device()
+        device.graph_limit = 10**9
+        return Staged(device, forward, largest=8, size=64, kept=100)
+
+    return Engine(stitching.load("digits"), torch.device("cpu"), dtype="float32", runner=runner)
+
+
+def test_what_is_recorded_while_modules_are_timed_does_not_run_without_a_graph(engine: Engine) -> None:
+    there = staged()
+    assert there.staged
+    laps = there.run_timed(20, 3)
+    assert [kind for kind, _ in laps] == [kind for kind, _ in engine.run_timed(20, 3)]
+    assert {seconds for _, seconds in laps[1:]} == {0.25}, "what the device says"
+    assert there.staged.graphs.replayed == 1
+    assert not there.staged.graphs.eager, "or recording would be part of what was timed"
+
+
+def test_after_warming_up_neither_stitches_nor_their_mixtures_run_without_a_graph(engine: Engine) -> None:
+    there, batch, stitches = staged(), images(6), [2, 30, 30, 9, 2, 2]
+    assert there.staged
+    there.warm_up([2, 9, 30])
+    for asked in (stitches, [9] * 6):
+        for here, alone in zip(there.run(batch, asked), engine.run(batch, asked), strict=True):
+            assert here.indices[0] == alone.indices[0]
+            assert here.probabilities == pytest.approx(alone.probabilities, abs=1e-3)
+    assert not there.staged.graphs.eager

@@ -10,6 +10,7 @@ from devices import Device
 from torch import Tensor
 
 from server.staged import Pass, Staged
+from stitching.anchors import Step
 
 SIZE, KEPT = 2, 3
 
@@ -118,7 +119,7 @@ def test_no_room_to_learn_halves_the_largest_bucket(staged: Staged) -> None:
     def prepared(pixels: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("no room")
 
-    staged.learn(7, 8, prepared, [])
+    staged.learn(7, 8, prepared, [Step("a", "a", torch.neg, ())])
     assert staged.buckets.largest == 4
 
 

@@ -202,6 +202,16 @@ def test_what_is_not_needed_any_more_is_let_go(small: SNNet) -> None:
         assert not gone & {part.source for part in call.parts}
 
 
+def test_an_output_passes_on_where_the_next_call_alone_takes_all_of_it(small: SNNet) -> None:
+    assert all(call.passing for call in schedule([small.path(small.stitches[9])]).calls)
+    plan = schedule([small.path(stitch) for stitch in small.stitches[::5]])
+    following = [*(call.parts for call in plan.calls[1:]), plan.outputs]
+    takers = Counter(part.source for parts in [*(call.parts for call in plan.calls), plan.outputs] for part in parts)
+    for number, (call, after) in enumerate(zip(plan.calls, following, strict=True)):
+        assert call.passing == (takers[number] == 1 and [part.source for part in after] == [number])
+    assert 0 < sum(call.passing for call in plan.calls) < len(plan.calls)
+
+
 def test_one_stitch_in_every_row_is_the_ordinary_batch(small: SNNet) -> None:
     images = recipe.images((5, 3, 32, 32))
     with torch.inference_mode():
