@@ -8,6 +8,8 @@ DEVIATIONS = 1.0
 LARGEST = 4.0  # times the usual that one image counts at most: a large photograph says little about the next
 UNSEEN, MOST_UNSEEN = 0.1, 0.02
 """Part of a deadline, and seconds, left for what is not seen here: the way to the client and back."""
+MOST_AFTER = 0.8
+"""Part of the time to a deadline that is left at most: else, after a stall, nobody would be answered and tell better."""
 
 
 def unseen(slack: float) -> float:
@@ -36,7 +38,7 @@ class Front:
 
     def after(self, slack: float) -> float:
         """Seconds that a client, whose deadline is `slack` away, waits for its answer from the end of the batch on."""
-        return unseen(slack) + self.reply
+        return min(unseen(slack) + self.reply, MOST_AFTER * slack)
 
     @contextmanager
     def passing(self) -> Iterator[None]:

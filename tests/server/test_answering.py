@@ -272,3 +272,16 @@ def test_a_body_that_arrives_late_is_not_decoded(running: Running, cache: Path) 
             response = client.post("/classify", content=body())
     assert (response.status_code, response.json()["stage"]) == (504, "receive")
     assert response.json()["receive_ms"] == pytest.approx(100_000, rel=0.01), "and what it waited for the event loop"
+
+
+def test_after_a_stall_requests_are_answered_and_tell_that_it_is_over(
+    running: Running, cache: Path, sample: bytes
+) -> None:
+    service = Service(settings(cache, slo_ms=10_000), running.service.engine, running.service.table)
+    for _ in range(100):
+        service.front.answered(60.0)
+    stalled = service.front.reply
+    for home in run(service):
+        with home.client() as client:
+            assert [client.post("/classify", content=sample).status_code for _ in range(5)] == [200] * 5
+    assert service.front.reply < stalled

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from server.front import LARGEST, MOST_UNSEEN, UNSEEN, Front
+from server.front import LARGEST, MOST_AFTER, MOST_UNSEEN, UNSEEN, Front
 
 
 class Clock:
@@ -93,3 +93,9 @@ def test_a_client_waits_for_the_reply_and_for_what_is_not_seen_of_its_way(front:
     for _ in range(200):
         front.answered(0.004)
     assert front.after(60) == pytest.approx(MOST_UNSEEN + 0.004, rel=0.01)
+
+
+def test_some_of_the_time_is_left_to_the_engine_however_long_replies_were(front: Front) -> None:
+    for _ in range(200):
+        front.answered(10.0)
+    assert front.after(0.05) == pytest.approx(MOST_AFTER * 0.05)
