@@ -5,6 +5,7 @@ hides how long the requests meant for that time wait (coordinated omission).
 """
 
 import asyncio
+import gc
 import select
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -106,5 +107,6 @@ class PreciseSelector(selectors.DefaultSelector):
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
     """As asyncio.run, with timers that are not rounded to milliseconds."""
+    gc.freeze()  # a collection of all that was imported would have requests leave tens of milliseconds late
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(PreciseSelector())) as runner:
         return runner.run(main)
