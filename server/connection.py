@@ -7,7 +7,6 @@ without end, never read, or go on sending what was refused, and so keep connecti
 import asyncio
 import json
 import time
-import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NoReturn, cast
@@ -18,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server.arrival import waited
+from server.outlet import Outlet
 
 UNREAD = "unread"
 """In the scope's state: tells whether a part of the request's body has not come yet."""
@@ -43,22 +43,6 @@ _LONG_HEAD: _Refusal = (431, f"the request's header has more than {MOST_HEAD} by
 _SMALL_CHUNKS: _Refusal = (400, f"the body comes in chunks of less than {BYTES_PER_CHUNK} bytes")
 _PIPELINED: _Refusal = (400, f"more than {MOST_PIPELINED} requests were sent before the first was answered")
 _CONNECT: _Refusal = (501, "this server is no proxy")
-
-
-class _Outlet:
-    """What a response sees of its connection's transport."""
-
-    def __init__(self, connection: "Connection") -> None:
-        self._connection = weakref.proxy(connection)  # a circle of references would keep what has ended
-
-    def write(self, data: bytes) -> None:
-        self._connection.write(data)
-
-    def close(self) -> None:
-        self._connection.leave()
-
-    def is_closing(self) -> bool:
-        return bool(self._connection.is_closing())
 
 
 class Connection(HttpToolsProtocol):
@@ -87,7 +71,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._leaving = self._stopping = False
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
-        self._outlet = cast(asyncio.Transport, _Outlet(self))
+        self._outlet = Outlet(self)
         self._left: set[Callable[[], object]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -181,7 +165,7 @@ class Connection(HttpToolsProtocol):
             return
         super().on_headers_complete()
         cycle = self.cycle
-        cycle.transport = self._outlet
+        cycle.transport = cast(asyncio.Transport, self._outlet)
         cycle.keep_alive = cycle.keep_alive and not self._stopping
         alone, state = len(self.server_state.tasks) <= 1, cycle.scope["state"]
         state[UNREAD], state[LEFT] = lambda: cycle.more_body, self._left
@@ -224,17 +208,13 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         _stop(self._write_timer)
 
-    def write(self, data: bytes) -> None:
-        """Send to the client, where it still listens."""
-        if not self.is_closing():
-            self.transport.write(data)
-
     def is_closing(self) -> bool:
         """Whether nothing more can be sent."""
         return self._leaving or self.transport.is_closing()
 
     def leave(self) -> None:
         """End the connection after an answer."""
+        self._outlet.flush()
         if self.cycle.more_body:
             self._linger()
         else:
@@ -281,7 +261,8 @@ class Connection(HttpToolsProtocol):
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers.append((b"retry-after", b"1"))
         lines = [f"HTTP/1.1 {status} {title}".encode(), *(name + b": " + value for name, value in headers)]
-        self.write(b"\r\n".join([*lines, b"", body]))
+        self._outlet.write(b"\r\n".join([*lines, b"", body]))
+        self._outlet.flush()
 
     def _linger(self) -> None:
         """End the connection for the client now and for us soon: a reset under its hands could cost it the answer."""

@@ -1,0 +1,44 @@
+"""What a response sees of its connection's transport: where it writes."""
+
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from server.connection import Connection
+
+
+class Outlet:
+    """Of two writes in one turn of the event loop the first waits for the second: head and body are one system call.
+
+    What nothing follows is sent when the turn is over.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = weakref.proxy(connection)  # a circle of references would keep what has ended
+        self._waiting = b""
+
+    def write(self, data: bytes) -> None:
+        """Send to the client, where it still listens."""
+        if self._waiting:
+            self._send(self._waiting, data)
+        elif data:
+            self._waiting = data
+            self._connection.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what still waits."""
+        if self._waiting:
+            self._send(self._waiting)
+
+    def close(self) -> None:
+        """The answer is complete, and the connection ends with it."""
+        self._connection.leave()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return bool(self._connection.is_closing())
+
+    def _send(self, *data: bytes) -> None:
+        self._waiting = b""
+        if not self.is_closing():
+            self._connection.transport.writelines(data)
