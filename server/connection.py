@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server.arrival import waited
-from server.outlet import Outlet
+from server.outlet import Doorman, Outlet, Refused
 
 UNREAD = "unread"
 """In the scope's state: tells whether a part of the request's body has not come yet."""
@@ -33,6 +33,7 @@ MOST_PIPELINED = 32  # requests sent before the first is answered
 SPARE_CHUNKS, BYTES_PER_CHUNK = 1000, 64  # all but the spare chunks of a body have this many bytes on average
 LINGER = 2.0  # seconds, and
 GRACE = 0.5  # seconds that a stopping server still waits for a request on a connection
+MOST_SKIPPED = 1024 * 1024  # bytes of a body that is read to no end rather than to have its client connect anew
 MOST_DISCARDED = 16 * 1024 * 1024  # bytes that a refused client may go on sending before it is cut off
 
 _Refusal = tuple[int, str]
@@ -50,7 +51,8 @@ class Connection(HttpToolsProtocol):
 
     A request's head may take `patience` seconds to arrive, an answer as long to be taken. Where a request is answered
     before all of its body has come, the connection ends: what is still sent is not read, but thrown away for a moment.
-    `on_refusal` is told the status of each answer that the connection gives in the app's place.
+    `on_refusal` is told the status of each answer that the connection gives in the app's place, but for what the
+    `doorman` says to a POST.
     """
 
     def __init__(
@@ -63,12 +65,13 @@ class Connection(HttpToolsProtocol):
         most: int,
         patience: float,
         on_refusal: Callable[[int], object] = lambda _: None,
+        doorman: Doorman = lambda *_: None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._most, self._patience, self._on_refusal = most, patience, on_refusal
+        self._most, self._patience, self._on_refusal, self._doorman = most, patience, on_refusal, doorman
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._leaving = self._stopping = False
+        self._in_head = self._leaving = self._stopping = self._skipping = False
         self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
         self._fault: _Refusal | None = None
         self._outlet = Outlet(self)
@@ -163,15 +166,31 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._fail(_CONNECT)
             return
+        waiting = waited(self._socket, alone=not self.server_state.tasks)
+        if self._turned_away(waiting):
+            return
         super().on_headers_complete()
         cycle = self.cycle
         cycle.transport = cast(asyncio.Transport, self._outlet)
         cycle.keep_alive = cycle.keep_alive and not self._stopping
-        alone, state = len(self.server_state.tasks) <= 1, cycle.scope["state"]
+        state = cycle.scope["state"]
         state[UNREAD], state[LEFT] = lambda: cycle.more_body, self._left
-        state[CAME] = time.monotonic() - waited(self._socket, alone=alone)
+        state[CAME] = time.monotonic() - waiting
         if len(self.pipeline) > MOST_PIPELINED:
             self._fail(_PIPELINED)
+
+    def _turned_away(self, waiting: float) -> bool:
+        """Whether the doorman refuses the request, whose body is then skipped; asked where an answer can go at once."""
+        if self.parser.get_method() != b"POST" or self._answering() or self._stopping or self.expect_100_continue:
+            return False
+        length = dict(self.headers).get(b"content-length", b"")
+        if not length.isdigit() or int(length) > MOST_SKIPPED or not self.parser.should_keep_alive():
+            return False
+        refused = self._doorman(self.url, self.headers, waiting)
+        self._skipping = refused is not None
+        if refused:
+            self._outlet.write(refused.rendered(self.server_state.default_headers))
+        return self._skipping
 
     def on_chunk_header(self) -> None:
         """A chunk of the body begins."""
@@ -182,11 +201,14 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._body += len(body)
-        super().on_body(body)
+        if not self._skipping:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request has come."""
-        if not self.parser.should_upgrade():
+        if self._skipping:
+            self._skipping = False
+        elif not self.parser.should_upgrade():
             super().on_message_complete()
 
     def shutdown(self) -> None:
@@ -252,16 +274,10 @@ class Connection(HttpToolsProtocol):
         self._on_refusal(status)
         title = HTTPStatus(status).phrase
         body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
+        headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers.append((b"retry-after", b"1"))
-        lines = [f"HTTP/1.1 {status} {title}".encode(), *(name + b": " + value for name, value in headers)]
-        self._outlet.write(b"\r\n".join([*lines, b"", body]))
+        self._outlet.write(Refused(status, headers, body).rendered(self.server_state.default_headers))
         self._outlet.flush()
 
     def _linger(self) -> None:

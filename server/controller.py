@@ -181,6 +181,11 @@ class Controller:
         rank = max((rank for rank, entry in enumerate(self.frontier) if entry.flops <= level.flops), default=0)
         return up_to(allowed, rank)
 
+    @property
+    def turning_away(self) -> bool:
+        """Whether somebody was not let in since the last plan."""
+        return self._turned_away > 0
+
     def turn_away(self) -> None:
         """Somebody was not let in for the load: who is to be expected, all the same, counts them too."""
         self._turned_away += 1

@@ -9,7 +9,7 @@ LARGEST = 4.0  # times the usual that one image counts at most: a large photogra
 UNSEEN, MOST_UNSEEN = 0.1, 0.02
 """Part of a deadline, and seconds, left for what is not seen here: the way to the client and back."""
 MOST_AFTER = 0.8
-"""Part of the time to a deadline that is left at most: else, after a stall, nobody would be answered and tell better."""
+"""Part of the time to a deadline that is left at most; else, after a stall, nobody would be answered to tell better."""
 
 
 def unseen(slack: float) -> float:

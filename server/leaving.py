@@ -13,6 +13,7 @@ import uvicorn
 
 from server.connection import Connection
 from server.listening import waiting
+from server.outlet import Doorman
 
 
 class Leaving(uvicorn.Server):
@@ -50,6 +51,7 @@ def configuration(
     most: int,
     patience: float,
     on_refusal: Callable[[int], object],
+    doorman: Doorman = lambda *_: None,
     drain: float,
     proxies: Sequence[str] = (),
     cert: Path | str | None = None,
@@ -63,7 +65,10 @@ def configuration(
     return uvicorn.Config(
         app,
         # All that is asked of a protocol's class is to be called.
-        http=cast(type[asyncio.Protocol], partial(Connection, most=most, patience=patience, on_refusal=on_refusal)),
+        http=cast(
+            type[asyncio.Protocol],
+            partial(Connection, most=most, patience=patience, on_refusal=on_refusal, doorman=doorman),
+        ),
         ws="none",
         lifespan="on" if lifespan else "off",
         access_log=False,  # ours has no queries

@@ -35,13 +35,18 @@ def configure(form: Form, stream: IO[str] | None = None) -> None:
 
 
 def begin(sent: str) -> str:
-    """The id of the request that this task answers from now on: as `sent` where that is a plain word, else a new one.
+    """The id, as `named` has it, of the request that this task answers from now on.
 
     Whoever serves runs every request in a task, and so a context, of its own.
     """
-    chosen = sent if _PLAIN.fullmatch(sent) else f"{_ids.getrandbits(128):032x}"
+    chosen = named(sent)
     request_id.set(chosen)
     return chosen
+
+
+def named(sent: str) -> str:
+    """The id of a request: as `sent` where that is a plain word, else a new one."""
+    return sent if _PLAIN.fullmatch(sent) else f"{_ids.getrandbits(128):032x}"
 
 
 def log_access(asked: str, client: str, status: int, seconds: float) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.app import Beside, create_app
+from server.doorman import doorman
 from server.frontends import FrontEnds
 from server.leaving import Leaving, configuration
 from server.listening import addresses, listen
@@ -91,6 +92,7 @@ def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
         most=settings.max_connections,
         patience=settings.header_timeout_s,
         on_refusal=app.state.service.metrics.count_refusal,
+        doorman=doorman(app),
         drain=settings.drain_timeout_s,
         proxies=settings.forwarded_allow_ips,
         cert=settings.tls_cert,
