@@ -93,7 +93,7 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
     add_docs(app)
     add_console(app, service.settings.family)
     define_schemas(app)
-    app.add_middleware(Gate, classify=routes.classify, refuse=on_fault)
+    app.add_middleware(Gate, classify=routes.classify, refuse=on_fault, front=service.front)
     app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
     if service.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)

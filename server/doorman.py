@@ -30,9 +30,11 @@ def doorman(app: FastAPI) -> Doorman:
 
     def refuse(url: bytes, headers: Sequence[Header], waiting: float) -> Refused | None:
         where, _, query = url.partition(b"?")
-        if where != path or not service.controller.turning_away:
+        if where != path:
             return None
-        return _refused(service, query, headers, waiting)
+        refused = _refused(service, query, headers, waiting) if service.controller.turning_away else None
+        service.front.coming += refused is None
+        return refused
 
     return refuse
 
@@ -50,7 +52,7 @@ def _refused(service: Service, query: bytes, headers: Sequence[Header], waiting:
         budget, top_k = wanted.asks, wanted.top_k
         ask = asked(service, budget, top_k, now - waiting, request_id, tenant=tenant, nearest=wanted.nearest)
         ask.stages.end("receive")
-        service.check(ask.allowed, ask.stages.deadline - now, tenant)
+        service.check(ask.allowed, ask.stages.deadline - now, tenant, behind=service.front.coming)
     except (DeadlinePassed, Overloaded) as error:
         service.metrics.refuse(error)
         service.metrics.count_request(CLASSIFY.path, error.status, service.clock() - now)

@@ -22,6 +22,8 @@ class Front:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._since = clock, 0.0
+        self.coming = 0
+        """Images that the doorman let pass and whose turn at the gate has not come."""
         self.inside = 0
         self.seconds = 0.0
         self._reply = self._deviation = 0.0

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ServeError
+from server.front import Front
 from server.turns import Turns
 
 
@@ -59,8 +60,9 @@ class Gate:
         app: ASGIApp,
         classify: Callable[[Request], Awaitable[Response]],
         refuse: Callable[[Request, Exception], Awaitable[Response]],
+        front: Front,
     ) -> None:
-        self.app, self._classify, self._refuse = app, classify, refuse
+        self.app, self._classify, self._refuse, self._front = app, classify, refuse, front
         self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +71,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         await self._turns.wait()
+        self._front.coming = max(0, self._front.coming - 1)  # not all have passed the doorman
         scope["route"], request = CLASSIFY, _Asked(scope, receive)
         try:
             response = await self._classify(request)

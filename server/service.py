@@ -132,15 +132,18 @@ class Service:
         """
         return not self.limiter.inside and self.controller.costs.drain(floor) <= slack
 
-    def check(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE) -> None:
-        """Raises Overloaded for a request, due in `slack` seconds, that is better refused now."""
+    def check(self, allowed: Allowed, slack: float, tenant: Tenant = ANYONE, *, behind: int = 0) -> None:
+        """Raises Overloaded for a request, due in `slack` seconds, that is better refused now.
+
+        It is `behind` so many others, taken for alike, that are not inside yet.
+        """
         if slack <= 0:
             return  # what comes next says where its time went
         queue, due, headroom = self.batcher.queue, self.clock() + slack, self.headroom()
         running = ahead = 0.0
-        if self.limiter.inside:
+        if self.limiter.inside or behind:
             decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
-            ahead = decoding + queue.floor_before(due)
+            ahead = decoding + queue.floor_before(due) + behind * allowed.floor
             # Through the front, it finds a batch like this one running, and is then in one itself.
             batch = self.controller.drain_seconds(self.batcher.running_floor, headroom)
             engine = self.controller.drain_seconds(ahead, headroom)
