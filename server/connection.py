@@ -7,6 +7,7 @@ without end, never read, or go on sending what was refused, and so keep connecti
 import asyncio
 import json
 import time
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NoReturn, cast
@@ -174,7 +175,8 @@ class Connection(HttpToolsProtocol):
         cycle.transport = cast(asyncio.Transport, self._outlet)
         cycle.keep_alive = cycle.keep_alive and not self._stopping
         state = cycle.scope["state"]
-        state[UNREAD], state[LEFT] = lambda: cycle.more_body, self._left
+        seen = weakref.proxy(cycle)  # which holds this state: together they would stay until a collection
+        state[UNREAD], state[LEFT] = lambda: seen.more_body, self._left
         state[CAME] = time.monotonic() - waiting
         if len(self.pipeline) > MOST_PIPELINED:
             self._fail(_PIPELINED)

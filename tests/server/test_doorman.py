@@ -1,0 +1,149 @@
+"""Who is refused before the application, on raw connections: as by the route, in order, and nobody else."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Running, settings
+from stage import Gated, Stage, staged
+from test_connection import answer, connect, everything
+
+from server.app import application
+from server.budget import Budget
+from server.connection import MOST_SKIPPED
+from server.controller import Controller
+from server.doorman import doorman
+from server.service import Service
+
+LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD = [(b"content-type", b"image/jpeg"), (b"x-request-id", b"mine")]
+
+
+@pytest.fixture
+def besieged(cache: Path, running: Running, sample: bytes) -> Iterator[Stage]:
+    """A server whose only place is taken until the gate opens, and which has refused somebody since."""
+    for stage in staged(Gated, settings(cache, max_queue=1), running):
+        occupant = stage.occupy(sample)
+        assert stage.post(sample)()[0] == 503
+        yield stage
+        stage.engine.gate.set()
+        assert occupant()[0] == 200
+
+
+@pytest.fixture
+def client(besieged: Stage) -> Iterator[socket.socket]:
+    with connect(besieged.running) as connected:
+        yield connected
+
+
+def post(body: bytes, *headers: str, query: str = "") -> bytes:
+    lines = [f"POST /classify{query} HTTP/1.1", "Host: x", "Content-Type: image/jpeg", "X-Request-Id: mine", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+def asked(stage: Stage) -> int:
+    """How many requests the application has seen."""
+    return stage.running.server.server_state.total_requests
+
+
+def test_it_says_what_the_route_says_and_keeps_the_connection(
+    besieged: Stage, client: socket.socket, sample: bytes
+) -> None:
+    before, total = besieged.counted(503), asked(besieged)
+    client.sendall(post(sample))
+    status, headers, problem = answer(client)
+    assert asked(besieged) == total, "the application was asked"
+    client.sendall(post(sample, "Expect: 100-continue"))
+    same_status, same_headers, same = answer(client)
+    assert asked(besieged) == total + 1, "the application was not asked"
+    assert (status, problem) == (same_status, same) == (503, same)
+    assert {name: value for name, value in headers.items() if name != "date"} == {
+        name: value for name, value in same_headers.items() if name != "date"
+    }
+    assert besieged.counted(503) == before + 2
+    assert besieged.running.service.metrics.totals().refused == 3
+
+
+def test_answers_keep_the_order_of_their_requests(besieged: Stage, client: socket.socket, sample: bytes) -> None:
+    client.sendall(post(sample) + LIVE + post(sample) + post(b"") + LIVE)
+    assert [answer(client)[0] for _ in range(5)] == [503, 200, 503, 503, 200]
+
+
+def test_a_body_may_come_after_its_refusal(besieged: Stage, client: socket.socket) -> None:
+    whole = post(b"x" * 1000)
+    client.sendall(whole[:-900])
+    assert answer(client)[0] == 503
+    client.sendall(whole[-900:] + LIVE)
+    assert answer(client)[0] == 200
+
+
+@pytest.mark.parametrize("headers", [[f"Content-Length: {MOST_SKIPPED + 1}"], ["Connection: close"]])
+def test_a_connection_that_is_not_worth_it_ends(besieged: Stage, client: socket.socket, headers: list[str]) -> None:
+    client.sendall("\r\n".join(["POST /classify HTTP/1.1", "Host: x", *headers, "", ""]).encode())
+    status, said, _ = answer(client)
+    assert (status, said["connection"]) == (503, "close")
+    assert everything(client) == b""
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        ("?budget=cheap", [], 422),
+        ("?stitch=12345", [], 422),
+        ("?budget=1us", [], 422),
+        ("?deadline_ms=0.000001", [], 422),
+    ],
+)
+def test_what_else_is_wrong_is_the_routes_to_say(
+    client: socket.socket, sample: bytes, query: str, headers: list[str], status: int
+) -> None:
+    client.sendall(post(sample, *headers, query=query))
+    assert answer(client)[0] == status
+
+
+def test_another_path_passes(client: socket.socket, sample: bytes) -> None:
+    client.sendall(post(sample).replace(b"/classify", b"/clasify"))
+    assert answer(client)[0] == 404
+
+
+def lonely(cache: Path, running: Running, **changes: object) -> Service:
+    """A service that does not run, and has refused somebody."""
+    service = Service(settings(cache, **changes), running.service.engine, running.service.table)
+    service.controller.turn_away()
+    return service
+
+
+def test_while_nobody_is_refused_nobody_is_looked_at(cache: Path, running: Running) -> None:
+    service = lonely(cache, running, max_queue=1)
+    service.limiter.enter(service.controller.allow(Budget()))
+    refuse = doorman(application(service))
+    refused = refuse(b"/classify", HEAD, 0.0)
+    assert refused
+    assert (refused.status, dict(refused.headers)[b"x-request-id"]) == (503, b"mine")
+    service.controller = Controller(service.table, max_batch=8, slo=60)
+    assert refuse(b"/classify", HEAD, 0.0) is None
+
+
+def test_who_waited_too_long_to_be_heard_is_told_so(cache: Path, running: Running) -> None:
+    refused = doorman(application(lonely(cache, running, slo_ms=1000)))(b"/classify?top_k=1", HEAD, 2.0)
+    assert refused
+    assert (refused.status, json.loads(refused.body)["stage"]) == (504, "receive")
+
+
+def test_those_who_come_in_one_moment_are_not_all_let_in(cache: Path, running: Running) -> None:
+    service = lonely(cache, running, slo_ms=1000, max_queue=100_000)
+    refuse = doorman(application(service))
+    passed = sum(refuse(b"/classify", HEAD, 0.0) is None for _ in range(5000))
+    assert 0 < passed == service.front.coming < 5000
+    assert service.controller.costs.drain(passed * service.controller.costs.cheapest) <= 1
+
+
+@pytest.mark.parametrize("seen", [{"access_log": True}, {"cors_origin": ["https://shop.example"]}])
+def test_nobody_stands_there_where_others_are_to_see_every_request(
+    cache: Path, running: Running, seen: dict[str, object]
+) -> None:
+    service = lonely(cache, running, max_queue=1, **seen)
+    service.limiter.enter(service.controller.allow(Budget()))
+    assert doorman(application(service))(b"/classify", HEAD, 0.0) is None
