@@ -2,8 +2,7 @@
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
 from server.allowance import Allowed
@@ -115,14 +114,9 @@ class Limiter:
         others = [each for each, work in before.items() if work]
         return bool(others) and mine + allowed.floor <= time and mine < time * share(tenant, others)
 
-    @contextmanager
-    def admit(self, allowed: Allowed, tenant: Tenant = ANYONE, due: float = math.inf) -> Iterator[None]:
-        """Holds a permit inside the block."""
-        self.enter(allowed, tenant, due)
-        try:
-            yield
-        finally:
-            self.leave(allowed, tenant, due)
+    def admit(self, allowed: Allowed, tenant: Tenant = ANYONE, due: float = math.inf) -> "Permit":
+        """For a `with` block: a permit is held inside it."""
+        return Permit(self, allowed, tenant, due)
 
     def enter(self, allowed: Allowed, tenant: Tenant = ANYONE, due: float = math.inf) -> None:
         """Take a permit, after `check`."""
@@ -142,3 +136,16 @@ class Limiter:
         held.floor -= allowed.floor
         if not held.due:
             del self._held[tenant]
+
+
+class Permit:
+    """One image's, held from `with` on."""
+
+    def __init__(self, limiter: Limiter, allowed: Allowed, tenant: Tenant, due: float) -> None:
+        self._limiter, self._holder = limiter, (allowed, tenant, due)
+
+    def __enter__(self) -> None:
+        self._limiter.enter(*self._holder)
+
+    def __exit__(self, *_: object) -> None:
+        self._limiter.leave(*self._holder)

@@ -89,14 +89,18 @@ def decode_turns(serving: Service) -> asyncio.Semaphore:
     return asyncio.Semaphore(max(1, serving.settings.decode_threads // 2))
 
 
-@contextmanager
-def refusals_counted(serving: Service, images: int = 1) -> Iterator[None]:
-    """Counts the images that this block is about, where they are refused for load; one while nobody knows how many."""
-    try:
-        yield
-    except (DeadlinePassed, Overloaded) as error:
-        serving.metrics.refuse(error, images)
-        raise
+class RefusalsCounted:
+    """Counts the images that a block is about, where they are refused for load; one while nobody knows how many."""
+
+    def __init__(self, serving: Service, images: int = 1) -> None:
+        self._serving, self._images = serving, images
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, (DeadlinePassed, Overloaded)):
+            self._serving.metrics.refuse(error, self._images)
 
 
 async def answer_image(
@@ -176,7 +180,7 @@ async def answer_images(serving: Service, images: Sequence[ImageAsked | ServeErr
     """
     turns = decode_turns(serving)
     asks = [None if isinstance(image, ServeError) else image[1] for image in images]
-    with refusals_counted(serving, len(asks)), let_in(serving, asks) as places:
+    with RefusalsCounted(serving, len(asks)), let_in(serving, asks) as places:
         return await asyncio.gather(*map(partial(_one, serving, turns), places, images))
 
 
@@ -184,7 +188,7 @@ async def _one(
     serving: Service, turns: asyncio.Semaphore, place: ExitStack, image: ImageAsked | ServeError
 ) -> Classification | Problem:
     try:
-        with refusals_counted(serving), place:
+        with RefusalsCounted(serving), place:
             if isinstance(image, ServeError):
                 raise image
             return await answer_image(serving, *image, turns)

@@ -1,7 +1,7 @@
 """What stands between a request and the engine: HTTP, threads that decode, and the event loop's other work."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Self
 
 WEIGHT = 0.05
 DEVIATIONS = 1.0
@@ -42,17 +42,18 @@ class Front:
         """Seconds that a client, whose deadline is `slack` away, waits for its answer from the end of the batch on."""
         return min(unseen(slack) + self.reply, MOST_AFTER * slack)
 
-    @contextmanager
-    def passing(self) -> Iterator[None]:
-        """An image is on its way inside the block."""
+    def passing(self) -> Self:
+        """For a `with` block: an image is on its way inside it."""
+        return self
+
+    def __enter__(self) -> None:
         if not self.inside:
             self._since = self._clock()
         self.inside += 1
-        try:
-            yield
-        finally:
-            self.inside -= 1
-            self._learn()
+
+    def __exit__(self, *_: object) -> None:
+        self.inside -= 1
+        self._learn()
 
     def answered(self, seconds: float) -> None:
         """Learn what an answer takes from the end of its batch on."""

@@ -23,7 +23,7 @@ from grpc import StatusCode as Code
 from tritonclient.grpc import service_pb2 as pb
 
 from server import logs, v2
-from server.answering import refusals_counted
+from server.answering import RefusalsCounted
 from server.body import Body
 from server.errors import BadRequest, ClientGone, InternalError, ServeError
 from server.listening import addresses
@@ -218,7 +218,7 @@ async def _infer(call: Call, body: Body) -> Message:
     if call.bucket:
         call.bucket.take()
     refuse_if_stopping(serving)
-    with refusals_counted(serving):
+    with RefusalsCounted(serving):
         serving.limiter.check_room(tenant=tenant)
         message = await call.message(body, serving.settings.max_form_bytes)
     _check_parts(message)

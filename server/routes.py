@@ -10,12 +10,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from server import budget as budgets
 from server.answering import (
     ImageAsked,
+    RefusalsCounted,
     admitted,
     answer_image,
     answer_images,
     arrival,
     asked,
-    refusals_counted,
     time_limit,
 )
 from server.body import read_image, read_images
@@ -51,15 +51,15 @@ async def service(request: Request) -> Service:
 
 def sender_of(request: Request, serving: Service) -> Tenant:
     """Whose request it is, by its API key; the request's state then holds the bucket that pays for it, if any."""
-    address = request.client.host if request.client else None
-    tenant, request.state.bucket = serving.whose(key_in(request.headers), address)
+    client = request.scope.get("client")
+    tenant, request.scope["state"]["bucket"] = serving.whose(key_in(request.headers), client[0] if client else None)
     return tenant
 
 
 def pay(request: Request) -> None:
     """For one request; raises RateLimited."""
-    if request.state.bucket:
-        request.state.bucket.take()
+    if bucket := request.scope["state"]["bucket"]:
+        bucket.take()
 
 
 async def tenant_of(request: Request) -> Tenant:
@@ -90,12 +90,13 @@ async def classify(request: Request) -> Response:
     """The likeliest classes, the stitch that found them, why it was chosen and where the time went."""
     serving, query = await service(request), Query.of(request.scope["query_string"])
     budget, tenant = query.asks, sender_of(request, serving)
-    arrived = arrival(serving, request.scope["state"])
+    state = request.scope["state"]
+    arrived = arrival(serving, state)
     refuse_if_stopping(serving)
-    ask = asked(serving, budget, query.top_k, arrived, request.state.request_id, tenant=tenant, nearest=query.nearest)
-    unread = request.scope["state"].get(UNREAD)
+    ask = asked(serving, budget, query.top_k, arrived, state["request_id"], tenant=tenant, nearest=query.nearest)
+    unread = state.get(UNREAD)
     waits = unread is None or unread()
-    with refusals_counted(serving), serving.bodies.hold() as body:
+    with RefusalsCounted(serving), serving.bodies.hold() as body:
         ask.stages.end("receive")
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         pay(request)
@@ -130,7 +131,7 @@ async def classify_batch(request: Request) -> Classifications:
     with serving.bodies.hold() as body:
         most = min(MOST_IMAGES, limits.max_queue)
         sizes = limits.max_form_bytes, limits.max_bytes
-        with refusals_counted(serving):
+        with RefusalsCounted(serving):
             serving.limiter.check_room(tenant=tenant)
             form = await read_images(request, body, *sizes, limits.body_timeout_s, most=most)
         if form.budgets and (budget != Budget() or len(form.budgets) != len(form.images)):

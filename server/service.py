@@ -142,10 +142,11 @@ class Service:
         queue, due, headroom = self.batcher.queue, self.clock() + slack, self.headroom()
         running = ahead = 0.0
         if self.limiter.inside or behind:
-            decoding = max(0.0, self.limiter.floor - queue.floor - self.batcher.running_floor)
+            in_batches = self.batcher.running_floor
+            decoding = max(0.0, self.limiter.floor - queue.floor - in_batches)
             ahead = decoding + queue.floor_before(due) + behind * allowed.floor
             # Through the front, it finds a batch like this one running, and is then in one itself.
-            batch = self.controller.drain_seconds(self.batcher.running_floor, headroom)
+            batch = self.controller.drain_seconds(in_batches, headroom)
             engine = self.controller.drain_seconds(ahead, headroom)
             running = max(self.batcher.running, self.front.wait + batch - engine)
             slack -= self.front.after(slack) + batch

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from server.answering import Asked, arrival, asked, decode_turns, let_in, refusals_counted, run_image
+from server.answering import Asked, RefusalsCounted, arrival, asked, decode_turns, let_in, run_image
 from server.batcher import Answer
 from server.engine import Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
@@ -128,7 +128,7 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
     with serving.bodies.hold() as body:
         received = BytesIO()
         limits = serving.settings
-        with refusals_counted(serving):
+        with RefusalsCounted(serving):
             serving.limiter.check_room(tenant=tenant)
             await body.receive(request, limits.max_form_bytes, limits.body_timeout_s, received.write)
         length = header_length(request.headers.get(HEADER_LENGTH))
@@ -159,7 +159,7 @@ async def answers_to(serving: Service, sender: Sender, name: str, inference: Inf
     budget = budget_of(name, parameters=inference.parameters)
     whose, patience = sender.tenant.asking(inference.parameters.priority), sender.patience
     ask = partial(asked, serving, budget, 0, sender.arrived, sender.request_id, tenant=whose, patience=patience)
-    with refusals_counted(serving, images):
+    with RefusalsCounted(serving, images):
         return await _run_all(serving, inference, [ask() for _ in range(images)])
 
 
