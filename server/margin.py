@@ -12,6 +12,8 @@ LARGEST = 4.0
 """Times its bound that an error counts at most: a batch that stalled says little about the next."""
 LESS = 0.8
 """How much less another shape must need than one in proportion, which is the safest for long batches."""
+STEP = 4
+"""Batches from one fit to the next, unless one exceeded the bound."""
 SHAPED_BY = 0.05
 """The quantile by which shapes are compared: further out single errors would decide."""
 SHARES = np.linspace(1.0, 0.0, 5)[:, None]
@@ -51,7 +53,8 @@ class Margin:
         place = self._count % WINDOW
         self._expected[place], self._errors[place] = expected, min(seconds, most) - expected
         self._count += 1
-        self._fit(min(self._count, WINDOW))
+        if missed or self._count < WINDOW or self._count % STEP == 0:
+            self._fit(min(self._count, WINDOW))
 
     def _fit(self, seen: int) -> None:
         expected, errors = self._expected[:seen], self._errors[:seen]

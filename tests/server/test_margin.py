@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from server.margin import Margin
+from server.margin import STEP, WINDOW, Margin
 
 Rng = np.random.Generator
 NOISES: dict[str, Callable[[Rng, float], float]] = {
@@ -84,3 +84,18 @@ def test_a_batch_that_stalled_does_not_bend_the_bound() -> None:
     before = margin.slope, margin.pad
     margin.observe(0.003, 10.0)
     assert (margin.slope, margin.pad) == pytest.approx(before, rel=0.3)
+
+
+def test_a_full_window_is_fitted_now_and_then_and_at_once_when_the_bound_is_exceeded() -> None:
+    margin, seconds = Margin(0.1), np.random.default_rng(0).uniform(1.0, 1.5, 2 * WINDOW)
+    for each in seconds[:WINDOW]:
+        margin.observe(1.0, float(each))
+    bounds = []
+    for _ in range(2 * STEP):
+        margin.observe(1.0, 1.0)
+        bounds.append(margin.beyond(1.0))
+    assert len(set(bounds)) <= 3
+    before = margin.beyond(1.0)
+    margin.observe(1.0, 1.0)
+    margin.observe(1.0, 3.0)
+    assert margin.beyond(1.0) != before
