@@ -17,6 +17,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from server import bounds
 from server.arrival import waited
 from server.outlet import Doorman, Outlet, Refused
 
@@ -26,25 +27,6 @@ CAME = "came"
 """In the scope's state: when the request's head reached this machine, by time.monotonic."""
 LEFT = "left"
 """In the scope's state: a set of what is called when the client leaves."""
-
-MOST_URL = 16 * 1024  # bytes
-MOST_HEAD = 32 * 1024  # bytes of URL and headers
-MOST_HEADERS = 100
-MOST_PIPELINED = 32  # requests sent before the first is answered
-SPARE_CHUNKS, BYTES_PER_CHUNK = 1000, 64  # all but the spare chunks of a body have this many bytes on average
-LINGER = 2.0  # seconds, and
-GRACE = 0.5  # seconds that a stopping server still waits for a request on a connection
-MOST_SKIPPED = 1024 * 1024  # bytes of a body that is read to no end rather than to have its client connect anew
-MOST_DISCARDED = 16 * 1024 * 1024  # bytes that a refused client may go on sending before it is cut off
-
-_Refusal = tuple[int, str]
-_SLOW_HEAD: _Refusal = (408, "the request's header did not arrive in time")
-_BAD_URL: _Refusal = (400, "the request cannot be read: Invalid URL")
-_LONG_URL: _Refusal = (414, f"the URL has more than {MOST_URL} bytes")
-_LONG_HEAD: _Refusal = (431, f"the request's header has more than {MOST_HEAD} bytes or {MOST_HEADERS} lines")
-_SMALL_CHUNKS: _Refusal = (400, f"the body comes in chunks of less than {BYTES_PER_CHUNK} bytes")
-_PIPELINED: _Refusal = (400, f"more than {MOST_PIPELINED} requests were sent before the first was answered")
-_CONNECT: _Refusal = (501, "this server is no proxy")
 
 
 class Connection(HttpToolsProtocol):
@@ -72,9 +54,9 @@ class Connection(HttpToolsProtocol):
         self._most, self._patience, self._on_refusal, self._doorman = most, patience, on_refusal, doorman
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._leaving = self._stopping = self._skipping = False
-        self._head = self._unparsed = self._chunks = self._body = self._discarded = 0
-        self._fault: _Refusal | None = None
+        self._in_head = self._leaving = self._stopping = self._skipping = self._answered = False
+        self._head = self._unparsed = self._chunks = self._body = self._bodies = self._discarded = 0
+        self._fault: bounds.Refusal | None = None
         self._outlet = Outlet(self)
         self._left: set[Callable[[], object]] = set()
 
@@ -100,10 +82,11 @@ class Connection(HttpToolsProtocol):
         """Any number of bytes, of heads, bodies, or what is not read any more."""
         if self._leaving:
             self._discarded += len(data)
-            if self._discarded > MOST_DISCARDED:
+            if self._discarded > bounds.MOST_DISCARDED:
                 self.transport.abort()
             return
         self._unset_keepalive_if_required()
+        self._answered = False
         while data:
             data = self._parse(data)
         if not self._leaving and (self._in_head or not self._answering()):
@@ -111,19 +94,20 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> bytes:
         """What is left to parse."""
+        self._bodies = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return self._without_upgrade() + data[upgrade.args[0] :]
         except httptools.HttpParserCallbackError:
-            self._refuse(*(self._fault or _BAD_URL))
+            self._refuse(*(self._fault or bounds.BAD_URL))
             return b""
         except httptools.HttpParserError as error:
             self._refuse(400, f"the request cannot be read: {error}")
             return b""
-        self._unparsed = self._unparsed + len(data) if self._in_head else 0
-        if self._unparsed > MOST_HEAD:
-            self._refuse(*_LONG_HEAD)
+        self._unparsed = self._unparsed + len(data) - self._bodies if self._in_head else 0
+        if self._unparsed > bounds.MOST_HEAD:
+            self._refuse(*bounds.LONG_HEAD)
         return b""
 
     def _without_upgrade(self) -> bytes:
@@ -148,15 +132,15 @@ class Connection(HttpToolsProtocol):
         """A part of its URL."""
         super().on_url(url)
         self._head += len(url)
-        if self._head > MOST_URL:
-            self._fail(_LONG_URL)
+        if self._head > bounds.MOST_URL:
+            self._fail(bounds.LONG_URL)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or a trailer."""
         super().on_header(name, value)
         self._head += len(name) + len(value)
-        if self._head > MOST_HEAD or len(self.headers) > MOST_HEADERS:
-            self._fail(_LONG_HEAD)
+        if self._head > bounds.MOST_HEAD or len(self.headers) > bounds.MOST_HEADERS:
+            self._fail(bounds.LONG_HEAD)
 
     def on_headers_complete(self) -> None:
         """Its body begins."""
@@ -165,7 +149,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer = None
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                self._fail(_CONNECT)
+                self._fail(bounds.CONNECT)
             return
         waiting = waited(self._socket, alone=not self.server_state.tasks)
         if self._turned_away(waiting):
@@ -178,18 +162,24 @@ class Connection(HttpToolsProtocol):
         seen = weakref.proxy(cycle)  # which holds this state: together they would stay until a collection
         state[UNREAD], state[LEFT] = lambda: seen.more_body, self._left
         state[CAME] = time.monotonic() - waiting
-        if len(self.pipeline) > MOST_PIPELINED:
-            self._fail(_PIPELINED)
+        if len(self.pipeline) > bounds.MOST_PIPELINED:
+            self._fail(bounds.PIPELINED)
 
     def _turned_away(self, waiting: float) -> bool:
-        """Whether the doorman refuses the request, whose body is then skipped; asked where an answer can go at once."""
-        if self.parser.get_method() != b"POST" or self._answering() or self._stopping or self.expect_100_continue:
+        """Whether the doorman refuses the request, whose body is then skipped.
+
+        He is asked where an answer can go at once, and about one in all that has come together: others wait in turn.
+        """
+        parser = self.parser
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return False
+        if self._answering() or self._answered or self._stopping or self.expect_100_continue or self.flow.write_paused:
             return False
         length = dict(self.headers).get(b"content-length", b"")
-        if not length.isdigit() or int(length) > MOST_SKIPPED or not self.parser.should_keep_alive():
+        if not length.isdigit() or int(length) > bounds.MOST_SKIPPED:
             return False
         refused = self._doorman(self.url, self.headers, waiting)
-        self._skipping = refused is not None
+        self._skipping = self._answered = refused is not None
         if refused:
             self._outlet.write(refused.rendered(self.server_state.default_headers))
         return self._skipping
@@ -197,12 +187,13 @@ class Connection(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """A chunk of the body begins."""
         self._chunks += 1
-        if self._chunks > SPARE_CHUNKS + self._body // BYTES_PER_CHUNK:
-            self._fail(_SMALL_CHUNKS)
+        if self._chunks > bounds.SPARE_CHUNKS + self._body // bounds.BYTES_PER_CHUNK:
+            self._fail(bounds.SMALL_CHUNKS)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._body += len(body)
+        self._bodies += len(body)
         if not self._skipping:
             super().on_body(body)
 
@@ -210,6 +201,7 @@ class Connection(HttpToolsProtocol):
         """The request has come."""
         if self._skipping:
             self._skipping = False
+            self.on_response_complete()  # as one to be followed by another on the same connection
         elif not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -220,7 +212,7 @@ class Connection(HttpToolsProtocol):
         elif not self._leaving and not self._stopping:
             self._stopping = True
             _stop(self._head_timer)
-            self._head_timer = self.loop.call_later(GRACE, self._on_slow_head)
+            self._head_timer = self.loop.call_later(bounds.GRACE, self._on_slow_head)
 
     def pause_writing(self) -> None:
         """The client does not take what it asked for."""
@@ -254,11 +246,11 @@ class Connection(HttpToolsProtocol):
     def _on_slow_head(self) -> None:
         self._head_timer = None
         if self._in_head:
-            self._refuse(*_SLOW_HEAD)
+            self._refuse(*bounds.SLOW_HEAD)
         else:
             self.transport.close()
 
-    def _fail(self, refusal: _Refusal) -> NoReturn:
+    def _fail(self, refusal: bounds.Refusal) -> NoReturn:
         # The parser wraps what its callbacks raise, and _parse refuses.
         self._fault = refusal
         raise ValueError(refusal[1])
@@ -291,7 +283,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.can_write_eof():  # not within TLS, where the answer has its length alone
             self.transport.write_eof()
         self.flow.resume_reading()
-        self.loop.call_later(LINGER, self.transport.abort)
+        self.loop.call_later(bounds.LINGER, self.transport.abort)
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.channel import ONE_IMAGE
 from server.errors import ServeError
 from server.front import Front
 from server.turns import Turns
@@ -20,7 +21,7 @@ class _Route:
     path: str
 
 
-CLASSIFY = _Route("/classify")
+CLASSIFY = _Route(ONE_IMAGE)
 
 
 class _Indexed(Headers):

@@ -17,7 +17,8 @@ import uvicorn
 from conftest import Running, run, settings
 from uvicorn.server import ServerState
 
-from server.connection import MOST_HEAD, MOST_HEADERS, MOST_PIPELINED, MOST_URL, Connection
+from server.bounds import MOST_HEAD, MOST_HEADERS, MOST_PIPELINED, MOST_URL
+from server.connection import Connection
 from server.service import Service
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"

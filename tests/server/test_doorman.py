@@ -1,20 +1,26 @@
 """Who is refused before the application, on raw connections: as by the route, in order, and nobody else."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from conftest import Running, settings
 from stage import Gated, Stage, staged
 from test_connection import answer, connect, everything
+from uvicorn.server import ServerState
 
 from server.app import application
+from server.body import Bodies, Body
+from server.bounds import MOST_SKIPPED
 from server.budget import Budget
-from server.connection import MOST_SKIPPED
+from server.connection import Connection
 from server.controller import Controller
 from server.doorman import doorman
+from server.outlet import Refused
 from server.service import Service
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -43,21 +49,27 @@ def post(body: bytes, *headers: str, query: str = "") -> bytes:
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
-def asked(stage: Stage) -> int:
-    """How many requests the application has seen."""
-    return stage.running.server.server_state.total_requests
+class Counted(Bodies):
+    """Counts the requests whose bodies the application is ready to take."""
+
+    asked = 0
+
+    def hold(self) -> Body:
+        self.asked += 1
+        return super().hold()
 
 
 def test_it_says_what_the_route_says_and_keeps_the_connection(
     besieged: Stage, client: socket.socket, sample: bytes
 ) -> None:
-    before, total = besieged.counted(503), asked(besieged)
+    before, bodies = besieged.counted(503), Counted(1_000_000)
+    besieged.running.service.bodies = bodies
     client.sendall(post(sample))
     status, headers, problem = answer(client)
-    assert asked(besieged) == total, "the application was asked"
+    assert bodies.asked == 0
     client.sendall(post(sample, "Expect: 100-continue"))
     same_status, same_headers, same = answer(client)
-    assert asked(besieged) == total + 1, "the application was not asked"
+    assert bodies.asked == 1
     assert (status, problem) == (same_status, same) == (503, same)
     assert {name: value for name, value in headers.items() if name != "date"} == {
         name: value for name, value in same_headers.items() if name != "date"
@@ -71,6 +83,56 @@ def test_answers_keep_the_order_of_their_requests(besieged: Stage, client: socke
     assert [answer(client)[0] for _ in range(5)] == [503, 200, 503, 503, 200]
 
 
+def test_many_requests_at_once_are_no_way_to_hold_the_event_loop(
+    besieged: Stage, client: socket.socket, sample: bytes
+) -> None:
+    client.sendall(post(b"") * 1000)
+    told = everything(client)
+    assert told.count(b"HTTP/1.1 503") <= 2
+    assert b"more than 32 requests" in told
+
+
+class Transport(asyncio.Transport):
+    """Takes what is written, in one piece or several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_client_that_does_not_take_its_answers_gets_no_more_of_them() -> None:
+    async def scenario() -> None:
+        asked = []
+
+        def refuse(url: bytes, *_: object) -> Refused:
+            asked.append(url)
+            return Refused(503, [], b"{}")
+
+        async def app(scope: object, receive: object, send: object) -> None:
+            await asyncio.Event().wait()
+
+        config = uvicorn.Config(app, interface="asgi3", log_config=None, lifespan="off")
+        config.load()
+        connection = Connection(config, ServerState(), {}, most=9, patience=60, doorman=refuse)
+        connection.connection_made(Transport())
+        connection.data_received(post(b"", query="?first"))
+        connection.pause_writing()
+        connection.data_received(post(b"", query="?second"))
+        connection.connection_lost(None)
+        assert asked == [b"/classify?first"]
+
+    asyncio.run(scenario())
+
+
 def test_a_body_may_come_after_its_refusal(besieged: Stage, client: socket.socket) -> None:
     whole = post(b"x" * 1000)
     client.sendall(whole[:-900])
@@ -79,9 +141,16 @@ def test_a_body_may_come_after_its_refusal(besieged: Stage, client: socket.socke
     assert answer(client)[0] == 200
 
 
-@pytest.mark.parametrize("headers", [[f"Content-Length: {MOST_SKIPPED + 1}"], ["Connection: close"]])
-def test_a_connection_that_is_not_worth_it_ends(besieged: Stage, client: socket.socket, headers: list[str]) -> None:
-    client.sendall("\r\n".join(["POST /classify HTTP/1.1", "Host: x", *headers, "", ""]).encode())
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["POST /classify HTTP/1.1", f"Content-Length: {MOST_SKIPPED + 1}"],
+        ["POST /classify HTTP/1.1", "Content-Length: 0", "Connection: close"],
+        ["POST /classify HTTP/1.0", "Content-Length: 0", "Connection: keep-alive"],
+    ],
+)
+def test_a_connection_that_is_not_to_go_on_ends(besieged: Stage, client: socket.socket, lines: list[str]) -> None:
+    client.sendall("\r\n".join([*lines, "Host: x", "", ""]).encode())
     status, said, _ = answer(client)
     assert (status, said["connection"]) == (503, "close")
     assert everything(client) == b""
