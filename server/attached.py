@@ -140,8 +140,6 @@ class Attached:
             task.add_done_callback(self._tasks.discard)
         elif kind is Kind.BODY and number in self.open:
             self.open[number].body(payload[0] > 0, payload[1:])
-        elif kind is Kind.KEPT and number in self.open:
-            self.open[number].body(payload[0] > 0, bytes(int(payload[1:])))  # as long, which is all that is asked of it
         elif kind is Kind.GONE and number in self.open:
             self.open[number].leave()
         elif kind is Kind.READ:

@@ -10,9 +10,10 @@ from fastapi import Request
 from starlette.types import Receive
 
 from server.errors import BadRequest, ClientGone, Overloaded, ServeError, SlowBody, TooLarge, UnsupportedType
-from server.form import FORM, MOST_IMAGES, Form, FormReader, is_form
+from server.form import MOST_IMAGES, Form, FormReader
 from server.images import check_type
 
+FORM = "multipart/form-data"
 FORM_OVERHEAD = 64 * 1024  # bytes of boundaries and part headers beside the file
 CURL = "curl -F image=@cat.jpg"
 PATIENCE = 1.0  # seconds that a sender may be slow before it has to give way to others
@@ -169,7 +170,7 @@ async def read_images(
 
 
 def _is_form(request: Request) -> bool:
-    return is_form(request.headers.get("content-type", ""))
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
 
 
 def _check_size(size: int, limit: int) -> None:

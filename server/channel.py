@@ -6,9 +6,6 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import cast
 
-ONE_IMAGE = "/classify"
-"""The route whose body is an image, unless it is a form: who has it decodes it, and nobody else needs it."""
-
 
 class Kind(IntEnum):
     """What a frame is; its number is that of the request, or of the reading, that it belongs to."""
@@ -21,8 +18,6 @@ class Kind(IntEnum):
     """Its client has left."""
     READ = 3
     """What came of a reading, as JSON."""
-    KEPT = 13
-    """The same of a body that stays here: how long that part is, as text."""
     TOLD = 4
     """A connection was answered in the application's place: the number is the status."""
     MORE = 5

@@ -7,7 +7,6 @@ from io import BytesIO
 from server.errors import BadRequest, ServeError, TooLarge, UnsupportedType
 from server.images import check_type
 
-FORM = "multipart/form-data"
 MOST_IMAGES = 64
 _MOST_FIELDS = 64
 _LONGEST_BUDGET = 1000  # bytes
@@ -24,11 +23,6 @@ class Form:
 
     images: tuple[bytes | ServeError, ...]
     budgets: tuple[str, ...]
-
-
-def is_form(content_type: str) -> bool:
-    """Whether that is what says so."""
-    return content_type.partition(";")[0].strip().lower() == FORM
 
 
 class FormReader:

@@ -22,10 +22,9 @@ from typing import Any
 
 from lookup_tables.records import Preprocessing
 from server import logs
-from server.channel import ONE_IMAGE, Channel, Kind
+from server.channel import Channel, Kind
 from server.connection import CAME, UNREAD
 from server.errors import ServeError, Unavailable
-from server.form import is_form
 from server.images import Limits, read
 from server.leaving import Leaving, configuration
 from server.shared import Shared
@@ -71,9 +70,7 @@ class Given:
 class Exchange:
     """One request on its way: its body, as far as an image may be it; how many parts may be sent; what is answered."""
 
-    def __init__(self, room: int, most: int, *, stays: bool = False) -> None:
-        self.stays = stays
-        """Whether the body is an image, which only its decoding needs."""
+    def __init__(self, room: int, most: int) -> None:
         self.body: list[bytes] = []
         self._left = most
         self.room = asyncio.Semaphore(room)
@@ -111,8 +108,7 @@ class Relay:
         """One request."""
         # Whoever asks before sending a body is told to go on when the application wants it.
         asks = any(name == b"expect" for name, _ in scope["headers"])
-        number, stays = next(self._numbers), scope["path"] == ONE_IMAGE and not is_form(_content_type(scope))
-        exchange = Exchange(0 if asks else AHEAD, self._limits.max_bytes, stays=stays)
+        number, exchange = next(self._numbers), Exchange(0 if asks else AHEAD, self._limits.max_bytes)
         started = ended = False
         if self.lost:
             await _refuse(send, NO_ENGINE)
@@ -161,8 +157,7 @@ class Relay:
                 break
             body, more = message.get("body", b""), message.get("more_body", False)
             exchange.keep(body)
-            part = (Kind.KEPT, b"%d" % len(body)) if exchange.stays else (Kind.BODY, body)
-            self.channel.send(part[0], number, b"\1" if more else b"\0", part[1])
+            self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
         exchange.left = True
         self.channel.send(Kind.GONE, number)
 
@@ -232,10 +227,6 @@ class Relay:
         self._memory.put(place, picture.pixels)
         shape, size = picture.pixels.shape, picture.size
         return {"began": began, "place": place, "shape": shape, "size": size, "orientation": picture.orientation}
-
-
-def _content_type(scope: dict[str, Any]) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
 
 
 def _head(scope: dict[str, Any], asks: bool) -> bytes:

@@ -10,7 +10,6 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.channel import ONE_IMAGE
 from server.errors import ServeError
 from server.front import Front
 from server.turns import Turns
@@ -21,7 +20,7 @@ class _Route:
     path: str
 
 
-CLASSIFY = _Route(ONE_IMAGE)
+CLASSIFY = _Route("/classify")
 
 
 class _Indexed(Headers):
