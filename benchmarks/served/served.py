@@ -7,9 +7,9 @@ with `stitchserve bench`, and asks `stitchserve simulate` about the same arrival
 shares of what the cheapest stitch can do in its best batch size by those latencies; decoding and HTTP come on top, and
 on a small machine share the engine's cores: choose loads that leave them room. The simulator is told what they took of
 each request, the processor time of all threads but the engine's, which is the busiest beside the event loop's; and, as
-the machine's speed changes, by how much the engine's own time differed from the table's. That holds for a CPU engine of
-one thread (`--threads 1`, or one core). The SLO is `slo` times the latency of one image of the dearest stitch. Every
-repeat draws other arrivals. Everything lies in `out` afterwards.
+the machine's speed changes, by how much the engine's own time differed from the table's; seconds with much to do count
+for more. That holds for a CPU engine of one thread (`--threads 1`, or one core). The SLO is `slo` times the
+latency of one image of the dearest stitch. Every repeat draws other arrivals. Everything lies in `out` afterwards.
 """
 
 import argparse
@@ -22,7 +22,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from urllib.error import URLError
@@ -38,6 +39,8 @@ from server.replay.traces import specs
 TRACES = "gamma:cv2=2,load=0.3 gamma:cv2=8,load=0.3 ramp:to=0.5,tau=500 step:base=0.2,peak=3,for=10"
 ATTAINMENT, TOP1 = 2.0, 1.0  # points that a prediction may be off
 PREDICTED = re.compile(r"^stitchserve_predicted_seconds_total (\S+)$", re.MULTILINE)
+ASKED = re.compile(r'^stitchserve_requests_total{route="/classify",status="\d+"} (\S+)$', re.MULTILINE)
+EVERY = 1.0  # seconds
 READY_WITHIN = 300.0  # seconds
 
 
@@ -139,18 +142,33 @@ def same_device(latency: Path, url: str) -> None:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of processor time that each thread took, and those of the batches by the table."""
+    """Seconds of processor time that the engine's thread and all others took, of batches by the table; and requests."""
 
-    threads: dict[int, float]
+    engine: float
+    others: float
     predicted: float
+    requests: float
 
     @classmethod
     def by(cls, process: psutil.Process, url: str) -> "Spent":
         """Up to now."""
         with urlopen(f"{url}/metrics", timeout=5) as response:
-            predicted = PREDICTED.search(response.read().decode())
+            told = response.read().decode()
         took = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
-        return cls(took, float(predicted[1]) if predicted else 0.0)
+        others = took.pop(process.pid)
+        engine = max(took.values())
+        predicted, asked = PREDICTED.search(told), ASKED.findall(told)
+        return cls(
+            engine,
+            others + sum(took.values()) - engine,
+            float(predicted[1] if predicted else 0),
+            sum(map(float, asked)),
+        )
+
+    def since(self, before: "Spent") -> "Spent":
+        """What has come to it."""
+        mine, theirs = astuple(self), astuple(before)
+        return Spent(*(now - then for now, then in zip(mine, theirs, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -166,15 +184,23 @@ def served(scene: Scene, trace: str, seed: int) -> Run:
     """One replay against a server that has seen nothing before, as the simulator's has not."""
     out = scene.options.out / "served.json"
     with server(scene) as (url, process):
-        before = Spent.by(process, url)
         command = ("bench", url, *scene.replay(trace, seed), "--name", "served", "--json", str(out))
-        subprocess.run(stitchserve(*command, cores=scene.options.cores[1]), check=True, stdout=subprocess.DEVNULL)
-        report, after = read_json(out)[0], Spent.by(process, url)
-    took = {thread: seconds - before.threads.get(thread, 0.0) for thread, seconds in after.threads.items()}
-    engine = max(seconds for thread, seconds in took.items() if thread != process.pid)
-    by_table = after.predicted - before.predicted
-    front = (sum(took.values()) - engine) / max(1, report.summary.requests)
-    return Run(report, front * 1e3, engine / by_table if by_table else 1.0)
+        spent = [Spent.by(process, url)]
+        with subprocess.Popen(stitchserve(*command, cores=scene.options.cores[1]), stdout=subprocess.DEVNULL) as bench:
+            while bench.poll() is None:
+                time.sleep(EVERY)
+                spent.append(Spent.by(process, url))
+        if bench.returncode:
+            raise RuntimeError("the replay failed")
+    steps = [after.since(before) for before, after in pairwise(spent)]
+    front = each([(step.requests, step.others) for step in steps])
+    return Run(read_json(out)[0], front * 1e3, each([(step.predicted, step.engine) for step in steps]) or 1.0)
+
+
+def each(pairs: Sequence[tuple[float, float]]) -> float:
+    """What one costs: pairs of how many there were and what they took, by least squares, so that busy times count."""
+    squares = sum(count**2 for count, _ in pairs)
+    return sum(count * took for count, took in pairs) / squares if squares else 0.0
 
 
 def predicted(scene: Scene, trace: str, seed: int, run: Run) -> Report:
