@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
     def _turned_away(self, waiting: float) -> bool:
         """Whether the doorman refuses the request, whose body is then skipped.
 
-        He is asked where an answer can go at once, and about one in all that has come together: others wait in turn.
+        It is asked where an answer can go at once, and about one of all that have come together: others wait in turn.
         """
         parser = self.parser
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():

@@ -1,0 +1,84 @@
+"""Head and body of an answer leave together, and nothing waits for what does not come."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import cast
+
+import pytest
+
+from server.connection import Connection
+from server.outlet import Outlet, Refused
+
+
+class Transport:
+    """Notes what leaves together."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.sent.append(b"".join(pieces))
+
+
+class Open:
+    """As much of a connection as an outlet needs."""
+
+    def __init__(self) -> None:
+        self.loop, self.transport = asyncio.get_running_loop(), Transport()
+        self.closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ([b"head", b"body"], [b"headbody"]),
+        ([b"head", b""], [b"head"]),
+        ([b"head"], [b"head"]),
+        ([b"head", b"one", b"two", b"three", b"four"], [b"headone", b"twothree", b"four"]),
+        ([], []),
+    ],
+)
+def test_two_writes_of_one_turn_leave_together(written: list[bytes], sent: list[bytes]) -> None:
+    async def scenario() -> None:
+        connection = Open()
+        outlet = Outlet(cast(Connection, connection))
+        for piece in written:
+            outlet.write(piece)
+        assert connection.transport.sent == sent[: len(written) // 2], "what cannot be more than it is does not wait"
+        await asyncio.sleep(0)
+        assert connection.transport.sent == sent
+
+    asyncio.run(scenario())
+
+
+def test_what_is_written_in_one_turn_is_not_kept_for_another() -> None:
+    async def scenario() -> None:
+        connection = Open()
+        outlet = Outlet(cast(Connection, connection))
+        for piece in (b"one", b"two"):
+            outlet.write(piece)
+            await asyncio.sleep(0)
+        assert connection.transport.sent == [b"one", b"two"]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_sent_to_a_client_that_is_sent_away() -> None:
+    async def scenario() -> None:
+        connection = Open()
+        outlet = Outlet(cast(Connection, connection))
+        outlet.write(b"head")
+        connection.closing = True
+        outlet.flush()
+        await asyncio.sleep(0)
+        assert connection.transport.sent == []
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_without_an_application_is_http() -> None:
+    answer = Refused(503, [(b"retry-after", b"1")], b"{}").rendered([(b"date", b"today")])
+    assert answer == b"HTTP/1.1 503 Service Unavailable\r\ndate: today\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}"
