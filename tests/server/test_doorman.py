@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from conftest import Running, settings
 from stage import Gated, Stage, staged
+from test_channel import Wire
 from test_connection import answer, connect, everything
 from uvicorn.server import ServerState
 
@@ -92,23 +93,6 @@ def test_many_requests_at_once_are_no_way_to_hold_the_event_loop(
     assert b"more than 32 requests" in told
 
 
-class Transport(asyncio.Transport):
-    """Takes what is written, in one piece or several."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-
 def test_a_client_that_does_not_take_its_answers_gets_no_more_of_them() -> None:
     async def scenario() -> None:
         asked = []
@@ -123,7 +107,7 @@ def test_a_client_that_does_not_take_its_answers_gets_no_more_of_them() -> None:
         config = uvicorn.Config(app, interface="asgi3", log_config=None, lifespan="off")
         config.load()
         connection = Connection(config, ServerState(), {}, most=9, patience=60, doorman=refuse)
-        connection.connection_made(Transport())
+        connection.connection_made(Wire())
         connection.data_received(post(b"", query="?first"))
         connection.pause_writing()
         connection.data_received(post(b"", query="?second"))
