@@ -57,7 +57,7 @@ def run(settings: Settings, sockets: list[socket.socket], besides: Sequence[Besi
     app = create_app(settings, partial(_all, besides))
     finish_traces = start_traces(app, settings.otel_endpoint)
     gc.freeze()  # a full collection would take tens of milliseconds for what lives as long as the process
-    gc.set_threshold(20_000, 20)
+    gc.set_threshold(20_000, 20)  # requests leave nothing to collect: see benchmarks/served
     listen(sockets)
     if settings.frontends:
         with asyncio.Runner(loop_factory=configured(app, settings).get_loop_factory()) as runner:
