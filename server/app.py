@@ -24,6 +24,7 @@ from server.errors import Draining, InternalError, ServeError
 from server.gate import Gate
 from server.metrics import Metrics
 from server.openapi import define_schemas
+from server.refused import PROBLEM
 from server.service import Service, build
 from server.settings import Settings
 
@@ -45,7 +46,6 @@ CORS: Mapping[str, Any] = {
 }
 """What a page of an allowed origin may send and see; no cookies, for there are none, and no PUT /control."""
 
-PROBLEM = "application/problem+json"
 MOST_PATH = 200  # bytes of a path that the log repeats
 
 

@@ -19,7 +19,8 @@ from uvicorn.server import ServerState
 
 from server import bounds
 from server.arrival import waited
-from server.outlet import Doorman, Outlet, Refused
+from server.outlet import Outlet
+from server.refused import Doorman, Refused
 
 UNREAD = "unread"
 """In the scope's state: tells whether a part of the request's body has not come yet."""
@@ -175,7 +176,7 @@ class Connection(HttpToolsProtocol):
             return False
         if self._answering() or self._answered or self._stopping or self.expect_100_continue or self.flow.write_paused:
             return False
-        length = dict(self.headers).get(b"content-length", b"")
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
         if not length.isdigit() or int(length) > bounds.MOST_SKIPPED:
             return False
         refused = self._doorman(self.url, self.headers, waiting)
@@ -268,7 +269,7 @@ class Connection(HttpToolsProtocol):
         self._on_refusal(status)
         title = HTTPStatus(status).phrase
         body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
-        headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
+        headers = [(b"connection", b"close")]
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers.append((b"retry-after", b"1"))
         self._outlet.write(Refused(status, headers, body).rendered(self.server_state.default_headers))

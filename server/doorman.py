@@ -11,11 +11,11 @@ from pydantic_core import to_json
 
 from server import logs
 from server.answering import asked
-from server.app import PROBLEM, Accounting
+from server.app import Accounting
 from server.errors import DeadlinePassed, Overloaded, ServeError
 from server.gate import CLASSIFY
-from server.outlet import Doorman, Header, Refused
 from server.parameters import Query
+from server.refused import Doorman, Header, Refused
 from server.service import Service
 from server.tenants import key_in
 
@@ -56,7 +56,7 @@ def _refused(service: Service, query: bytes, headers: Sequence[Header], waiting:
     except (DeadlinePassed, Overloaded) as error:
         service.metrics.refuse(error)
         service.metrics.count_request(CLASSIFY.path, error.status, service.clock() - now)
-        told = [(b"content-type", PROBLEM.encode()), (b"x-request-id", request_id.encode())]
+        told = [(b"x-request-id", request_id.encode())]
         if error.retry_seconds is not None:
             told.append((b"retry-after", b"%d" % error.retry_seconds))
         return Refused(error.status, told, to_json(error.problem()))

@@ -13,7 +13,7 @@ import uvicorn
 
 from server.connection import Connection
 from server.listening import waiting
-from server.outlet import Doorman
+from server.refused import Doorman
 
 
 class Leaving(uvicorn.Server):

@@ -1,33 +1,10 @@
-"""What a response sees of its connection's transport: where it writes; and a response that has no application."""
+"""What a response sees of its connection's transport: where it writes."""
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from server.connection import Connection
-
-
-Header = tuple[bytes, bytes]
-
-
-class Refused(NamedTuple):
-    """An answer that needs no application; its body is JSON."""
-
-    status: int
-    headers: Sequence[Header]
-    body: bytes
-
-    def rendered(self, more: Iterable[Header]) -> bytes:
-        """As HTTP/1.1 has it, with more headers."""
-        first = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()
-        lines = (name + b": " + value for name, value in (*more, *self.headers))
-        return b"\r\n".join([first, *lines, b"content-length: %d" % len(self.body), b"", self.body])
-
-
-Doorman = Callable[[bytes, Sequence[Header], float], Refused | None]
-"""Told a URL, a head, and for how many seconds they have waited: how to refuse them at once; None where they pass."""
 
 
 class Outlet:

@@ -21,7 +21,7 @@ from server.budget import Budget
 from server.connection import Connection
 from server.controller import Controller
 from server.doorman import doorman
-from server.outlet import Refused
+from server.refused import Refused
 from server.service import Service
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -140,20 +140,10 @@ def test_a_connection_that_is_not_to_go_on_ends(besieged: Stage, client: socket.
     assert everything(client) == b""
 
 
-@pytest.mark.parametrize(
-    ("query", "headers", "status"),
-    [
-        ("?budget=cheap", [], 422),
-        ("?stitch=12345", [], 422),
-        ("?budget=1us", [], 422),
-        ("?deadline_ms=0.000001", [], 422),
-    ],
-)
-def test_what_else_is_wrong_is_the_routes_to_say(
-    client: socket.socket, sample: bytes, query: str, headers: list[str], status: int
-) -> None:
-    client.sendall(post(sample, *headers, query=query))
-    assert answer(client)[0] == status
+@pytest.mark.parametrize("query", ["?budget=cheap", "?stitch=12345", "?budget=1us", "?deadline_ms=0.000001"])
+def test_what_else_is_wrong_is_the_routes_to_say(client: socket.socket, sample: bytes, query: str) -> None:
+    client.sendall(post(sample, query=query))
+    assert answer(client)[0] == 422
 
 
 def test_another_path_passes(client: socket.socket, sample: bytes) -> None:

@@ -87,15 +87,13 @@ def test_a_batch_that_stalled_does_not_bend_the_bound() -> None:
 
 
 def test_a_full_window_is_fitted_now_and_then_and_at_once_when_the_bound_is_exceeded() -> None:
-    margin, seconds = Margin(0.1), np.random.default_rng(0).uniform(1.0, 1.5, 2 * WINDOW)
-    for each in seconds[:WINDOW]:
-        margin.observe(1.0, float(each))
+    rng, margin = np.random.default_rng(0), Margin(0.1)
+    for _ in range(WINDOW):
+        margin.observe(float(rng.uniform(0.002, 0.05)), float(rng.uniform(0.052, 0.06)))
     bounds = []
     for _ in range(2 * STEP):
-        margin.observe(1.0, 1.0)
-        bounds.append(margin.beyond(1.0))
-    assert len(set(bounds)) <= 3
-    before = margin.beyond(1.0)
-    margin.observe(1.0, 1.0)
-    margin.observe(1.0, 3.0)
-    assert margin.beyond(1.0) != before
+        margin.observe(float(rng.uniform(0.002, 0.05)), 0.002)
+        bounds.append(margin.beyond(0.02))
+    assert len(set(bounds)) in {2, 3}
+    margin.observe(0.02, 1.0)
+    assert margin.beyond(0.02) != bounds[-1]

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from server.connection import Connection
-from server.outlet import Outlet, Refused
+from server.outlet import Outlet
 
 
 class Transport:
@@ -77,8 +77,3 @@ def test_nothing_is_sent_to_a_client_that_is_sent_away() -> None:
         assert connection.transport.sent == []
 
     asyncio.run(scenario())
-
-
-def test_an_answer_without_an_application_is_http() -> None:
-    answer = Refused(503, [(b"retry-after", b"1")], b"{}").rendered([(b"date", b"today")])
-    assert answer == b"HTTP/1.1 503 Service Unavailable\r\ndate: today\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}"

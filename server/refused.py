@@ -1,0 +1,27 @@
+"""A refusal that needs no application."""
+
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+PROBLEM = "application/problem+json"
+Header = tuple[bytes, bytes]
+
+
+class Refused(NamedTuple):
+    """An answer whose body is a problem as RFC 9457 has it, in JSON."""
+
+    status: int
+    headers: Sequence[Header]
+    body: bytes
+
+    def rendered(self, more: Iterable[Header]) -> bytes:
+        """As HTTP/1.1 has it, with more headers."""
+        first = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()
+        lines = (name + b": " + value for name, value in (*more, *self.headers))
+        last = f"content-type: {PROBLEM}\r\ncontent-length: {len(self.body)}\r\n".encode()
+        return b"\r\n".join([first, *lines, last, self.body])
+
+
+Doorman = Callable[[bytes, Sequence[Header], float], Refused | None]
+"""Told a URL, a head, and for how many seconds they have waited: how to refuse them at once; None where they pass."""
