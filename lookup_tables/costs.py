@@ -1,12 +1,16 @@
 """Seconds of stitches and of mixtures, added up from the latencies of the modules they pass."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookup_tables.latency import Latency, Quantile
 from lookup_tables.modules import INPUT, OUTPUT, Composition
+
+Way = Literal["merged", "grouped"]
+"""How a mixture is run: rows at the same module together, or one stitch after another."""
 
 FEWEST_ROWS = 64
 """Batch sizes up to this are tabulated at once, larger ones as they are asked for."""
@@ -37,12 +41,16 @@ class ModuleCosts:
         return float(curve[rows])
 
     def mixed(self, rows: Iterable[tuple[str, int]]) -> float:
-        """Seconds of one batch of routes with so many rows each, those at one module together."""
+        """Seconds of one batch of routes with so many rows each, those at one module together.
+
+        As long as computing takes, or launching all calls: a device that is fed by queues does both at once.
+        """
         through = np.zeros_like(self._kind)
         for route, count in rows:
             through += self._passing(route) * count
         by_rows = self._tabulated(int(through.max()))
-        return float(by_rows[self._kind, through].sum())
+        launching = self._latency.launch * np.count_nonzero(through[:-2])
+        return max(float(by_rows[self._kind, through].sum()), float(launching))
 
     def _passing(self, route: str) -> NDArray[np.int64]:
         """How often a route passes each module, and then input and output."""

@@ -7,6 +7,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Literal
 
+from lookup_tables.modules import LAUNCH
+
 Quantile = Literal["p50", "p99"]
 
 
@@ -97,6 +99,11 @@ class Latency:
     def of_module(self, module: str, quantile: Quantile = "p50") -> Curve:
         """Seconds in one module of that class as a rising function of rows; KeyError for one that was not measured."""
         return Curve.through((m.batch, getattr(m, quantile)) for m in self._by_module[module]).rising()
+
+    @cached_property
+    def launch(self) -> float:
+        """The least median seconds of a module call in a mixture; 0 where it was not measured, or less than modules."""
+        return self.of_module(LAUNCH).ys[0] if LAUNCH in self._by_module else 0.0
 
     def over_flops(self, flops: Mapping[int, int], rows: int, quantile: Quantile = "p50") -> Curve:
         """Seconds for a batch of `rows` as a rising function of FLOPs, given each stitch's FLOPs."""

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 INPUT, OUTPUT = "input", "output"
 """Module classes that every batch passes once: images to the device and normalised, logits ranked and back."""
+LAUNCH = "launch"
+"""Listed like a module class: the least seconds that a mixture takes for each of its module calls."""
 
 _SEGMENT = re.compile(r"(?P<anchor>[^\[\]:>]+)\[(?P<start>[0-9]{1,6}):(?P<stop>[0-9]{1,6})\]", re.ASCII)
 

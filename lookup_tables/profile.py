@@ -12,7 +12,9 @@ from types import MappingProxyType
 
 from tqdm import tqdm
 
+from lookup_tables.costs import Way
 from lookup_tables.latency import Latency, Measurement, ModuleMeasurement
+from lookup_tables.modules import LAUNCH
 from lookup_tables.table import LookupTable
 
 Run = Callable[[int, int], None]
@@ -20,6 +22,9 @@ Run = Callable[[int, int], None]
 
 RunTimed = Callable[[int, int], Sequence[tuple[str, float]]]
 """The same; gives the module classes that the batch passed, in order, and the seconds in each."""
+
+RunMixed = Callable[[Sequence[int], Way], float]
+"""Runs batches of such stitches, a row each, all of them this way; gives the seconds for each."""
 
 Sample = tuple[int | str, int, float]
 """A stitch or a module class, the batch size, seconds."""
@@ -120,6 +125,25 @@ def checked(table: LookupTable, profiled: Latency, *, keep: bool = False) -> Lat
     }
     kept = tuple(m for m in profiled.measurements if keep or m.stitch in off)
     return replace(profiled, measurements=kept, details={**profiled.details, **said})
+
+
+def launched(table: LookupTable, profiled: Latency, run: RunMixed, pair: Sequence[int], rounds: int = 9) -> Latency:
+    """Adds to a profile with modules what launching their calls takes, where that is more than computing in them.
+
+    Two cheap stitches are run merged and grouped, in turns, after a round that is thrown away. The ratio is what the
+    table's seconds for them must have: so it says which way is faster, however many batches run at once meanwhile.
+    """
+    predicting = replace(table, latency=profiled)
+    if predicting.modules is None:
+        return profiled
+    counts = dict.fromkeys(pair, 1)
+    calls = len({place for stitch in pair for place in predicting.modules.steps(table.entry(stitch).route)})
+    ratios = [run(pair, "merged") / run(pair, "grouped") for _ in range(rounds + 1)][1:]
+    seconds = [ratio * predicting.grouped_seconds(counts) / calls for ratio in ratios]
+    if median(seconds) * calls <= predicting.merged_seconds(counts):
+        return profiled
+    launch = ModuleMeasurement(LAUNCH, len(pair), *_quantiles(seconds))
+    return replace(profiled, modules=(*profiled.modules, launch))
 
 
 def nearest_rank(ordered: Sequence[float], quantile: float) -> float:

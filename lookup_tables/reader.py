@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from lookup_tables.latency import Latency, Measurement, ModuleMeasurement
-from lookup_tables.modules import INPUT, OUTPUT, Composition, Module, segments
+from lookup_tables.modules import INPUT, LAUNCH, OUTPUT, Composition, Module, segments
 from lookup_tables.records import Entry, Family, TableError
 
 SCHEMA = 1
@@ -228,7 +228,7 @@ def _module(row: Row) -> Module:
     step, kind, joins = row.cells["step"], row.cells["module"], row.cells["joins"].split()
     if not _STEP.fullmatch(step):
         raise row.fault(f"step {step[:40]!r} is not a name such as deit_ti.blocks.0")
-    if not _KIND.fullmatch(kind) or kind in (INPUT, OUTPUT):
+    if not _KIND.fullmatch(kind) or kind in (INPUT, OUTPUT, LAUNCH):
         raise row.fault(f"module {kind[:40]!r} is not a name such as deit_ti.block")
     for place in joins:
         if not _JOIN.fullmatch(place):
@@ -247,7 +247,7 @@ def _module_measurement(row: Row, kinds: frozenset[str]) -> ModuleMeasurement:
     module = row.cells["module"]
     if row.cells["stitch"]:
         raise row.fault("a row is of a stitch or of a module, not of both")
-    if module not in kinds:
+    if module not in kinds | {LAUNCH}:
         raise row.fault(f"module {module[:80]!r} is not in modules.csv")
     return ModuleMeasurement(module, *_measured(row))
 

@@ -8,7 +8,7 @@ from datetime import date
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import stitching
+from lookup_tables.costs import Way
 from lookup_tables.modules import INPUT, OUTPUT
 from lookup_tables.table import LookupTable, TableError
 from server.cuda import Cuda
@@ -56,8 +57,8 @@ class Costs(Protocol):
 class Engine:
     """One SN-Net on one device. `lanes` threads may call `run` at once.
 
-    `costs` says for a batch of several stitches whether merged or one after another is faster; without it, merged.
-    `mixed` counts what was done. `broken` is why the device is of no use until the process starts again, if it is.
+    `costs` says for a batch of several stitches which way is faster; without it, merged. `mixed` counts what was done.
+    `broken` is why the device is of no use until the process starts again, if it is.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Engine:
         self.costs: Costs | None = None
         self.mixed: Counter[str] = Counter()
         self.broken: str | None = None
+        self._fixed: list[Image] = []
         self.runner = runner(device, self._forward)
         if device.type == "cuda":
             self.runner = Staged(Cuda(device), self._forward, max_batch, self.image_size, self._kept)
@@ -171,19 +173,26 @@ class Engine:
         """How many threads may call `run` at once: with two the next batch is copied in while one computes."""
         return SLOTS if self.staged else 1
 
-    def run(self, images: Sequence[Tensor], stitches: Sequence[int]) -> list[Ranking]:
+    def run(self, images: Sequence[Tensor], stitches: Sequence[int], way: Way | None = None) -> list[Ranking]:
         """Images, uint8 (3, size, size) each, and a stitch id for each -> a ranking for each.
 
+        A mixture is run the `way` that is asked for, else the one that costs say, which is counted.
         Raises RuntimeError when the device fails; `broken` then says whether it is worth another try.
         """
-        passes = self._passes(stitches)
+        passes = self._passes(stitches, way)
         answers = self._guarded([Pass([images[r] for r in rows], [stitches[r] for r in rows]) for rows in passes])
         places = [row for rows in passes for row in rows]
         return [ranking for _, ranking in sorted(zip(places, self._rankings(answers), strict=True))]
 
     def run_once(self, stitch: int, batch: int) -> None:
         """One batch of one stitch on a fixed image, done when this returns: for warming up and profiling."""
-        self.run([self._fixed_image()] * batch, [stitch] * batch)
+        self.run(self.fixed_images(batch), [stitch] * batch)
+
+    def fixed_images(self, count: int) -> list[Image]:
+        """So many images, the same each time; each has memory of its own, as those of requests have."""
+        for _ in range(count - len(self._fixed)):
+            self._fixed.append(torch.full((3, self.image_size, self.image_size), 128, dtype=torch.uint8))
+        return self._fixed[:count]
 
     @torch.inference_mode()
     def run_timed(self, stitch: int, batch: int) -> list[tuple[str, float]]:
@@ -191,7 +200,7 @@ class Engine:
         path = self.model.path(self.model.stitches[stitch])
         if self.staged and (laps := self._laps(self.staged, stitch, batch)):
             return list(zip([INPUT, *(step.kind for step in path), OUTPUT], laps, strict=True))
-        images = [self._fixed_image()] * batch
+        images = self.fixed_images(batch)
         watch = Stopwatch(self.device)
         x = self._prepared(torch.stack(images).to(self.device))
         watch.lap()
@@ -218,9 +227,6 @@ class Engine:
             raise RuntimeError(f"an answer in {self.precision.variant.name} is not finite; --dtype float32 mends it")
         return list(map(Ranking, classes.astype(np.int64), probabilities))
 
-    def _fixed_image(self) -> Tensor:
-        return torch.full((3, self.image_size, self.image_size), 128, dtype=torch.uint8)
-
     @torch.inference_mode()
     def warm_up(
         self, stitches: Sequence[int], seconds: float = WARM_UP, clock: Callable[[], float] = time.monotonic
@@ -230,6 +236,7 @@ class Engine:
         There the calls that their mixtures are made of are recorded too, and largest batches first, so that the others
         find room in the memory those take. Ends after about `seconds`.
         """
+        self._fixed.clear()
         if not self.staged:
             for stitch in (stitches[0], stitches[-1]):
                 self.run_once(stitch, 1)
@@ -241,19 +248,20 @@ class Engine:
                 return
             self.staged.learn(stitch, rows, self._prepared, self.model.path(self.model.stitches[stitch]))
 
-    def _passes(self, stitches: Sequence[int]) -> list[list[int]]:
+    def _passes(self, stitches: Sequence[int], way: Way | None) -> list[list[int]]:
         """The rows that run together, for each time that the model runs."""
         rows_of: dict[int, list[int]] = {}
         for row, stitch in enumerate(stitches):
             rows_of.setdefault(stitch, []).append(row)
         if len(rows_of) > 1:
-            way = self._way({stitch: len(rows) for stitch, rows in rows_of.items()})
-            self.mixed[way] += 1
+            if way is None:
+                way = self._way({stitch: len(rows) for stitch, rows in rows_of.items()})
+                self.mixed[way] += 1
             if way == "grouped":
                 return list(rows_of.values())
         return [list(range(len(stitches)))]
 
-    def _way(self, counts: Mapping[int, int]) -> Literal["merged", "grouped"]:
+    def _way(self, counts: Mapping[int, int]) -> Way:
         if self.costs is None or self.costs.merged_seconds(counts) <= self.costs.grouped_seconds(counts):
             return "merged"
         return "grouped"

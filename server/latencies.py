@@ -3,12 +3,15 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from lookup_tables.profile import Modules, affordable, checked, profile, spread
+from lookup_tables.costs import Way
+from lookup_tables.profile import Modules, affordable, checked, launched, profile, spread
 from lookup_tables.table import Latency, LookupTable
 from lookup_tables.writer import latency_path, write_latency
 from server.engine import Engine
@@ -17,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MOST_CHECKS = 8
 ENOUGH = 0.1  # seconds
+ROUNDS_OF_LANES = 8  # batches on each, or the first and the last would count
 
 
 def batches_up_to(largest: int) -> tuple[int, ...]:
@@ -69,7 +73,8 @@ def measured(
 ) -> Latency:
     """This device's latencies: of every module class where the table knows them, and of these stitches.
 
-    With modules, the stitches check what the modules predict, and only those that differ stay, or all with `keep`.
+    With modules, the stitches check what the modules predict, and only those that differ stay, or all with `keep`;
+    and two of the frontier's cheapest tell what launching the calls of a mixture takes.
     """
     modules = Modules(engine.run_timed, covering(table)) if table.modules else None
     latency = profile(
@@ -85,8 +90,21 @@ def measured(
     if not modules:
         return latency
     latency = checked(table, latency, keep=keep)
+    cheapest = [entry.stitch for entry in table.frontier()[:2]]
+    if max(batches) >= len(cheapest) == 2:
+        latency = launched(table, latency, partial(_mixed_seconds, engine), cheapest)
     log.info("predicted from modules: %s", {k: v for k, v in latency.details.items() if k.startswith("prediction")})
     return latency
+
+
+def _mixed_seconds(engine: Engine, stitches: Sequence[int], way: Way) -> float:
+    """Seconds of one of several batches of these stitches, as many at once as the engine takes."""
+    images, times = engine.fixed_images(len(stitches)), 1 if engine.lanes == 1 else ROUNDS_OF_LANES * engine.lanes
+    with ThreadPoolExecutor(engine.lanes) as lanes:
+        each = map if engine.lanes == 1 else lanes.map  # a new thread is slow at first on a processor
+        began = time.perf_counter()
+        list(each(lambda _: engine.run(images, stitches, way), range(times)))
+        return (time.perf_counter() - began) / times
 
 
 def covering(table: LookupTable) -> list[int]:

@@ -2,12 +2,14 @@
 
     python -m benchmarks.engine.mixed                                    # digits, DeiT-Ti/S/B at 96 and at 224 pixels
     python -m benchmarks.engine.mixed --threads 1 --clock cpu            # where others are at work: processor time
-    python -m benchmarks.engine.mixed --device cuda --rows 8,32,64 --alike 2
+    python -m benchmarks.engine.mixed --device cuda --rows 8,32,64 --alike 2 --lanes
 
 Switching: batches of one stitch each, the stitch changing every batch, against the same batches sorted by stitch.
 Mixing: a batch of rows drawn evenly over the frontier, rows at the same module together (merged), against one stitch
 after another (grouped), and each alone. With `--alike` a batch has so many neighbours of the frontier instead, as the
-controller mixes them. In turns; ratios are of each round. On a GPU all is recorded first, as before serving.
+controller mixes them; with `--lanes` as many batches run at once as the engine takes, and a batch's share of the time
+counts. In turns; ratios are of each round. On a GPU all is recorded first, as before serving. Where this device's
+latencies are in the table's folder, or in `--latency` for one case, it says what the table's choice loses.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -22,26 +26,15 @@ from torch import Tensor
 
 from benchmarks.engine.speed import spread
 from benchmarks.engine.worker import engine
+from lookup_tables.costs import Way
 from lookup_tables.table import LookupTable, folder
+from lookup_tables.writer import latency_path
 from server.engine import Engine
 from server.process import prepare
 from stitching.wavefront import order
 
 CASES = (("digits", 64), ("deit_ti_s_b", 96), ("deit_ti_s_b", 224))
 CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-class Always:
-    """Costs that have a mixture run one way."""
-
-    def __init__(self, way: str) -> None:
-        self.way = way
-
-    def merged_seconds(self, _: Mapping[int, int]) -> float:
-        return float(self.way != "merged")
-
-    def grouped_seconds(self, _: Mapping[int, int]) -> float:
-        return float(self.way != "grouped")
 
 
 def main() -> None:
@@ -54,19 +47,23 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(f"{name}:{size}" for name, size in CASES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--alike", type=int)
+    parser.add_argument("--lanes", action="store_true")
+    parser.add_argument("--latency", type=Path)
     parser.add_argument("--only", choices=("switching", "mixing"))
     arguments = parser.parse_args()
     prepare()
     clock = CLOCKS[arguments.clock]
     for name, size in (case.split(":") for case in arguments.cases.split(",")):
         chosen = engine(name, int(size), arguments.dtype, arguments.threads, arguments.device)
-        stitches = [entry.stitch for entry in LookupTable.load(folder(name)).frontier()]
+        given = arguments.latency or latency_path(folder(name), chosen.device_slug)
+        table = LookupTable.load(folder(name), given if given.is_file() else None)
+        stitches = [entry.stitch for entry in table.frontier()]
         if chosen.staged:
             chosen.warm_up(stitches)
         if arguments.only != "mixing":
             switching(chosen, stitches, arguments.rounds, clock)
         for rows in map(int, arguments.rows.split(",")) if arguments.only != "switching" else ():
-            mixing(chosen, stitches, rows, arguments.rounds, clock, alike=arguments.alike)
+            mixing(chosen, table, rows, arguments.rounds, clock, alike=arguments.alike, lanes=arguments.lanes)
 
 
 def switching(chosen: Engine, stitches: list[int], rounds: int, clock: Callable[[], float], rows: int = 4) -> None:
@@ -94,10 +91,18 @@ def switching(chosen: Engine, stitches: list[int], rounds: int, clock: Callable[
 
 
 def mixing(
-    chosen: Engine, stitches: list[int], rows: int, rounds: int, clock: Callable[[], float], *, alike: int | None
+    chosen: Engine,
+    table: LookupTable,
+    rows: int,
+    rounds: int,
+    clock: Callable[[], float],
+    *,
+    alike: int | None,
+    lanes: bool,
 ) -> None:
+    stitches = [entry.stitch for entry in table.frontier()]
     images, draw = pictures(chosen, rows), random.Random(0)
-    took: dict[str, list[float]] = {"merged": [], "grouped": [], "alone": []}
+    took: dict[Way | None, list[float]] = {"merged": [], "grouped": [], None: []}
     mixtures = []
     for _ in range(rounds + 1):
         first = draw.randrange(len(stitches) - alike + 1) if alike else 0
@@ -106,23 +111,37 @@ def mixing(
     for turn, mixture in enumerate(mixtures):
         for way, seconds in took.items():
             start = clock()
-            if way == "alone":
-                for image, stitch in zip(images, mixture, strict=True):
-                    chosen.run([image], [stitch])
-            else:
-                chosen.costs = Always(way)
-                chosen.run(images, mixture)
+            times = at_once(chosen, images, mixture, way) if lanes else run(chosen, images, mixture, way)
             if turn:  # the first one warms up
-                seconds.append(clock() - start)
+                seconds.append((clock() - start) / times)
     merged, grouped = zip(*(calls(chosen, mixture) for mixture in mixtures[1:]), strict=True)
-    over = {
-        way: spread([a / b for a, b in zip(took[way], took["merged"], strict=True)]) for way in ("grouped", "alone")
-    }
+    over = {way: spread([a / b for a, b in zip(took[way], took["merged"], strict=True)]) for way in ("grouped", None)}
     print(
         f"{label_of(chosen)}, {rows} rows of {alike or len(stitches)} stitches: merged {over['grouped']} times as fast "
-        f"as grouped, {over['alone']} as alone; module calls {median(merged):.0f} merged and {median(grouped):.0f}",
+        f"as grouped, {over[None]} as alone; module calls {median(merged):.0f} merged and {median(grouped):.0f}",
         flush=True,
     )
+    if table.latency:
+        ways = [table.merged_seconds(Counter(m)) <= table.grouped_seconds(Counter(m)) for m in mixtures[1:]]
+        lost = [(a if way else b) / min(a, b) for way, a, b in zip(ways, took["merged"], took["grouped"], strict=True)]
+        print(f"    the table merges {sum(ways)} of {len(ways)}, and takes {spread(lost)} times the faster way")
+
+
+def run(chosen: Engine, images: list[Tensor], mixture: list[int], way: Way | None) -> int:
+    """One batch, one way, or each image alone; how many batches it was."""
+    if way:
+        chosen.run(images, mixture, way)
+    else:
+        for image, stitch in zip(images, mixture, strict=True):
+            chosen.run([image], [stitch])
+    return 1
+
+
+def at_once(chosen: Engine, images: list[Tensor], mixture: list[int], way: Way | None) -> int:
+    """Several, as many at once as the engine takes."""
+    with ThreadPoolExecutor(chosen.lanes) as lanes:
+        each = map if chosen.lanes == 1 else lanes.map
+        return sum(each(lambda _: run(chosen, images, mixture, way), range(1 if chosen.lanes == 1 else 16)))
 
 
 def calls(chosen: Engine, mixture: list[int]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookup_tables.latency import Latency, ModuleMeasurement
+from lookup_tables.modules import LAUNCH
 from lookup_tables.table import LookupTable, TableError, UnknownStitch, folder
 
 FOLDER = Path(__file__).parent / "small"
@@ -43,7 +44,7 @@ def concave(drawn: list[float]) -> list[float]:
     return list(accumulate(slope * width for slope, width in zip(slopes, widths, strict=True)))
 
 
-anyhow = st.fixed_dictionaries(dict.fromkeys(KINDS, rising)).map(measured)
+anyhow = st.fixed_dictionaries(dict.fromkeys((*KINDS, LAUNCH), rising)).map(measured)
 flattening = st.fixed_dictionaries({kind: rising.map(concave) for kind in KINDS}).map(measured)
 
 
@@ -74,6 +75,23 @@ def test_rows_at_one_module_run_it_together() -> None:
 
 def test_grouping_runs_one_after_another() -> None:
     assert SMALL.grouped_seconds({0: 3, 3: 1}) == pytest.approx(SMALL.seconds(0, 3) + SMALL.seconds(3, 1))
+
+
+def launching(table: LookupTable, seconds: float) -> LookupTable:
+    """The same table, on a device that needs so long to launch a call of a mixture."""
+    assert table.latency
+    launch = ModuleMeasurement(LAUNCH, 2, seconds, 2 * seconds, 9)
+    return replace(table, latency=replace(table.latency, modules=(*table.latency.modules, launch)))
+
+
+def test_a_mixture_takes_no_less_than_launching_its_calls() -> None:
+    mixture, calls = {0: 3, 3: 1}, 7  # stem, two blocks and head of a; stitching layer, a block and bare head of b
+    computing = SMALL.merged_seconds(mixture)
+    assert launching(SMALL, 0.9 * computing / calls).merged_seconds(mixture) == computing
+    slow = launching(SMALL, 1.5 * computing / calls)
+    assert slow.merged_seconds(mixture) == pytest.approx(1.5 * computing)
+    assert slow.grouped_seconds(mixture) == SMALL.grouped_seconds(mixture)
+    assert slow.seconds(0, 3) == SMALL.seconds(0, 3)
 
 
 def test_the_faster_way_is_taken() -> None:

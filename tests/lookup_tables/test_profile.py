@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookup_tables.latency import Latency, Measurement
-from lookup_tables.profile import Modules, checked, device_slug, nearest_rank, profile
+from lookup_tables.modules import LAUNCH
+from lookup_tables.profile import Modules, checked, device_slug, launched, nearest_rank, profile
 from lookup_tables.table import LookupTable
 
 Pair = tuple[int, int]
@@ -103,6 +105,35 @@ def test_one_batch_size_that_is_off_is_noise() -> None:
 def test_measured_stitches_may_all_be_kept() -> None:
     latency = checked(PREDICTED, profiled(0.01), keep=True)
     assert {m.stitch for m in latency.measurements} == {0, 1}
+
+
+@dataclass
+class Mixing:
+    """Takes `merged` times as long for a mixture merged as it does grouped, but for the first round."""
+
+    merged: float
+    ran: list[tuple[Sequence[int], str]] = field(default_factory=list)
+
+    def run(self, stitches: Sequence[int], way: str) -> float:
+        self.ran.append((stitches, way))
+        first = len(self.ran) <= 2
+        return 9.0 if first else self.merged * 0.02 if way == "merged" else 0.02
+
+
+def test_launching_is_what_makes_the_table_say_the_ratio_that_was_measured() -> None:
+    device = Mixing(1.25)
+    assert PREDICTED.latency
+    latency = launched(PREDICTED, PREDICTED.latency, device.run, [0, 3], rounds=4)
+    assert device.ran == [([0, 3], "merged"), ([0, 3], "grouped")] * 5
+    table, pair = replace(PREDICTED, latency=latency), {0: 1, 3: 1}
+    assert table.merged_seconds(pair) == pytest.approx(1.25 * table.grouped_seconds(pair))
+    assert table.grouped_seconds(pair) == PREDICTED.grouped_seconds(pair)
+    assert [(m.batch, m.runs) for m in latency.modules if m.module == LAUNCH] == [(2, 4)]
+
+
+def test_where_launching_is_hidden_behind_computing_nothing_is_added() -> None:
+    assert PREDICTED.latency
+    assert launched(PREDICTED, PREDICTED.latency, Mixing(0.3).run, [0, 3]) == PREDICTED.latency
 
 
 def test_nothing_measured_whole_checks_nothing() -> None:

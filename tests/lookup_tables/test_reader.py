@@ -96,6 +96,7 @@ def edit(file: Path, old: str, new: str) -> None:
         ("modules.csv", "a.stem,a.stem,", ",a.stem,", "line 2: step '' is not a name"),
         ("modules.csv", "a.stem,a.stem,", "a.stem,,", "line 2: module '' is not a name"),
         ("modules.csv", "a.stem,a.stem,", "a.stem,input,", "line 2: module 'input' is not a name"),
+        ("modules.csv", "a.stem,a.stem,", "a.stem,launch,", "line 2: module 'launch' is not a name"),
         ("modules.csv", "a.stem,a.stem,", "a.stem,\x1b[2J,", "line 2: module '\\x1b[2J' is not a name"),
         ("modules.csv", "a.stem,a.stem,", "a.stem,a.stem,a>b", "line 2: joins 'a>b' does not read like"),
         ("modules.csv", "a.blocks.1,a.block", "a.blocks.0,a.block", "a.blocks.0 appears twice"),

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from conftest import Running, run
 
 import stitching
+from lookup_tables.costs import Way
 from server.app import Beside, nothing
 from server.engine import Engine, Image, Ranking
 from server.service import Service
@@ -22,11 +23,11 @@ class Gated(Engine):
     entered: threading.Event
     batches: list[int]
 
-    def run(self, images: Sequence[Image], stitches: Sequence[int]) -> list[Ranking]:
+    def run(self, images: Sequence[Image], stitches: Sequence[int], way: Way | None = None) -> list[Ranking]:
         self.batches.append(len(images))
         self.entered.set()
         assert self.gate.wait(60)
-        return super().run(images, stitches)
+        return super().run(images, stitches, way)
 
 
 class Wide(Gated):

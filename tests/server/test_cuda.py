@@ -4,12 +4,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from lookup_tables.table import LookupTable, folder
 from server.engine import Engine, Ranking
+from server.latencies import measured
 from stitching.digits import Digits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -84,6 +87,16 @@ def test_modules_are_timed_as_graphs_run_them() -> None:
         assert all(seconds > 0 for _, seconds in laps)
         assert sum(seconds for _, seconds in laps[1:]) < 0.02
     agree(on_cuda(max_batch=8).run(images(3), [30] * 3), there.run(images(3), [30] * 3), 0.01)
+
+
+def test_launching_the_calls_of_a_mixture_is_measured() -> None:
+    there, table = on_cuda(max_batch=8), LookupTable.load(folder("digits"))
+    latency = measured(there, table, [], (1, 2), rounds=3)
+    assert 1e-6 < latency.launch < 0.01
+    pair = {entry.stitch: 1 for entry in table.frontier()[:2]}
+    computing = replace(latency, modules=latency.modules[:-1])
+    longer, shorter = (replace(table, latency=each).merged_seconds(pair) for each in (latency, computing))
+    assert longer > shorter
 
 
 def test_two_threads_answer_as_one_does_on_cuda() -> None:

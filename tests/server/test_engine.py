@@ -191,6 +191,21 @@ def test_a_mixture_runs_the_way_that_costs_less(counted: Engine, costs: Priced |
         assert ranking.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
 
 
+def test_a_mixture_that_is_told_its_way_runs_it_and_does_not_count(counted: Engine) -> None:
+    counted.costs = Priced(2.0, 1.0)
+    counted.run(images(3), [5, 7, 5], "merged")
+    counted.costs = Priced(1.0, 2.0)
+    counted.run(images(3), [5, 7, 5], "grouped")
+    assert passes(counted) == [[5, 7, 5], [5, 5], [7]]
+    assert not counted.mixed
+
+
+def test_images_to_measure_with_lie_each_in_its_own_place(engine: Engine) -> None:
+    made = engine.fixed_images(3)
+    assert len({image.data_ptr() for image in made}) == 3
+    assert [image.data_ptr() for image in engine.fixed_images(2)] == [image.data_ptr() for image in made[:2]]
+
+
 def test_one_stitch_asks_for_no_price(counted: Engine) -> None:
     counted.costs = Priced(2.0, 1.0)
     counted.run(images(3), [5, 5, 5])

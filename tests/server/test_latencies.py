@@ -1,16 +1,18 @@
 """Where a device's latencies come from: the table's folder, the cache, or a bounded profile."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
+from lookup_tables.costs import Way
 from lookup_tables.modules import INPUT, OUTPUT
 from lookup_tables.profile import LEAST_ROUNDS, affordable
 from lookup_tables.table import LookupTable, folder
-from server.engine import Engine
+from server.engine import Engine, Image, Ranking
 from server.latencies import batches_up_to, checks, covering, table_for
 
 PROBES = 4
@@ -63,6 +65,18 @@ class Instant(Counting):
         return [(kind, 1e-6) for kind in (INPUT, *(step.kind for step in path), OUTPUT)]
 
 
+class Mixing(Instant):
+    """Keeps which mixtures it was asked to run."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.mixtures: list[tuple[Sequence[int], str | None]] = []
+
+    def run(self, images: Sequence[Image], stitches: Sequence[int], way: Way | None = None) -> list[Ranking]:
+        self.mixtures.append((stitches, way))
+        return super().run(images, stitches, way)
+
+
 def test_a_poorer_profile_is_replaced_once_more_is_affordable(tmp_path: Path) -> None:
     engine = Instant.load("digits", None, "cpu", dtype="float32")
     poor = table_for(engine, folder("digits"), tmp_path, max_batch=2, time_limit=1e-9)
@@ -108,6 +122,17 @@ def test_every_module_class_is_measured_and_the_prediction_checked(engine: Count
     assert table.latency.details["prediction_checked"] == "2 stitches"
     # Probes; then few stitches in four rounds: four that pass all classes, two to check.
     assert engine.runs == PROBES + (4 + 2) * (1 + LEAST_ROUNDS)
+
+
+def test_two_cheap_stitches_tell_what_launching_a_mixtures_calls_takes(tmp_path: Path) -> None:
+    engine = Mixing.load("digits", None, "cpu", dtype="float32")
+    assert isinstance(engine, Mixing)
+    table = table_for(engine, folder("digits"), tmp_path, max_batch=2, time_limit=60)
+    cheapest = [entry.stitch for entry in table.frontier()[:2]]
+    assert engine.mixtures == [(cheapest, "merged"), (cheapest, "grouped")] * 10
+    assert table.latency
+    assert table.latency.launch > 0, "a microsecond a module is less than it takes to call one"
+    assert LookupTable.load(folder("digits"), next(tmp_path.rglob("latency.*.csv"))).latency == table.latency
 
 
 def test_what_is_checked_is_not_what_the_modules_were_measured_in() -> None:
