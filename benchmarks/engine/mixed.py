@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine.mixed                                    # digits, DeiT-Ti/S/B at 96 and at 224 pixels
     python -m benchmarks.engine.mixed --threads 1 --clock cpu            # where others are at work: processor time
-    python -m benchmarks.engine.mixed --device cuda --rows 8,32,64 --alike 2 --lanes
+    python -m benchmarks.engine.mixed --device cuda --rows 8,32,64 --alike 2,0 --lanes
 
 Switching: batches of one stitch each, the stitch changing every batch, against the same batches sorted by stitch.
 Mixing: a batch of rows drawn evenly over the frontier, rows at the same module together (merged), against one stitch
@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
     parser.add_argument("--cases", default=",".join(f"{name}:{size}" for name, size in CASES))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--alike", type=int)
+    parser.add_argument("--alike", default="0", help="neighbours, several with commas; 0: the whole frontier")
     parser.add_argument("--lanes", action="store_true")
     parser.add_argument("--latency", type=Path)
     parser.add_argument("--only", choices=("switching", "mixing"))
@@ -62,8 +63,9 @@ def main() -> None:
             chosen.warm_up(stitches)
         if arguments.only != "mixing":
             switching(chosen, stitches, arguments.rounds, clock)
-        for rows in map(int, arguments.rows.split(",")) if arguments.only != "switching" else ():
-            mixing(chosen, table, rows, arguments.rounds, clock, alike=arguments.alike, lanes=arguments.lanes)
+        cases = product(arguments.alike.split(","), arguments.rows.split(","))
+        for alike, rows in cases if arguments.only != "switching" else ():
+            mixing(chosen, table, int(rows), arguments.rounds, clock, alike=int(alike), lanes=arguments.lanes)
 
 
 def switching(chosen: Engine, stitches: list[int], rounds: int, clock: Callable[[], float], rows: int = 4) -> None:
@@ -97,12 +99,12 @@ def mixing(
     rounds: int,
     clock: Callable[[], float],
     *,
-    alike: int | None,
+    alike: int,
     lanes: bool,
 ) -> None:
     stitches = [entry.stitch for entry in table.frontier()]
     images, draw = pictures(chosen, rows), random.Random(0)
-    took: dict[Way | None, list[float]] = {"merged": [], "grouped": [], None: []}
+    took: dict[Way | None, list[float]] = {"merged": [], "grouped": []} | ({} if lanes else {None: []})
     mixtures = []
     for _ in range(rounds + 1):
         first = draw.randrange(len(stitches) - alike + 1) if alike else 0
@@ -115,10 +117,14 @@ def mixing(
             if turn:  # the first one warms up
                 seconds.append((clock() - start) / times)
     merged, grouped = zip(*(calls(chosen, mixture) for mixture in mixtures[1:]), strict=True)
-    over = {way: spread([a / b for a, b in zip(took[way], took["merged"], strict=True)]) for way in ("grouped", None)}
+    over = [
+        f"{spread([a / b for a, b in zip(seconds, took['merged'], strict=True)])} times as fast as {way or 'alone'}"
+        for way, seconds in took.items()
+        if way != "merged"
+    ]
     print(
-        f"{label_of(chosen)}, {rows} rows of {alike or len(stitches)} stitches: merged {over['grouped']} times as fast "
-        f"as grouped, {over[None]} as alone; module calls {median(merged):.0f} merged and {median(grouped):.0f}",
+        f"{label_of(chosen)}, {rows} rows of {alike or len(stitches)} stitches: merged {', '.join(over)}; module calls "
+        f"{median(merged):.0f} merged and {median(grouped):.0f}",
         flush=True,
     )
     if table.latency:
