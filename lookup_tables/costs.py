@@ -43,14 +43,15 @@ class ModuleCosts:
     def mixed(self, rows: Iterable[tuple[str, int]]) -> float:
         """Seconds of one batch of routes with so many rows each, those at one module together.
 
-        As long as computing takes, or launching all calls: a device that is fed by queues does both at once.
+        After the input as long as computing takes, or launching all calls: a device fed by queues does both at once.
         """
         through = np.zeros_like(self._kind)
         for route, count in rows:
             through += self._passing(route) * count
         by_rows = self._tabulated(int(through.max()))
+        *computing, entering, leaving = by_rows[self._kind, through].tolist()
         launching = self._latency.launch * np.count_nonzero(through[:-2])
-        return max(float(by_rows[self._kind, through].sum()), float(launching))
+        return float(entering + max(sum(computing, leaving), launching))
 
     def _passing(self, route: str) -> NDArray[np.int64]:
         """How often a route passes each module, and then input and output."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 INPUT, OUTPUT = "input", "output"
 """Module classes that every batch passes once: images to the device and normalised, logits ranked and back."""
 LAUNCH = "launch"
-"""Listed like a module class: the least seconds that a mixture takes for each of its module calls."""
+"""Listed like a module class: the least seconds that a mixture takes, after its input, for each module call."""
 
 _SEGMENT = re.compile(r"(?P<anchor>[^\[\]:>]+)\[(?P<start>[0-9]{1,6}):(?P<stop>[0-9]{1,6})\]", re.ASCII)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lookup_tables.costs import Way
 from lookup_tables.latency import Latency, Measurement, ModuleMeasurement
-from lookup_tables.modules import LAUNCH
+from lookup_tables.modules import INPUT, LAUNCH
 from lookup_tables.table import LookupTable
 
 Run = Callable[[int, int], None]
@@ -139,8 +139,9 @@ def launched(table: LookupTable, profiled: Latency, run: RunMixed, pair: Sequenc
     counts = dict.fromkeys(pair, 1)
     calls = len({place for stitch in pair for place in predicting.modules.steps(table.entry(stitch).route)})
     ratios = [run(pair, "merged") / run(pair, "grouped") for _ in range(rounds + 1)][1:]
-    seconds = [ratio * predicting.grouped_seconds(counts) / calls for ratio in ratios]
-    if median(seconds) * calls <= predicting.merged_seconds(counts):
+    entering = profiled.of_module(INPUT).at(len(pair))
+    seconds = [(ratio * predicting.grouped_seconds(counts) - entering) / calls for ratio in ratios]
+    if median(seconds) * calls + entering <= predicting.merged_seconds(counts):
         return profiled
     launch = ModuleMeasurement(LAUNCH, len(pair), *_quantiles(seconds))
     return replace(profiled, modules=(*profiled.modules, launch))
