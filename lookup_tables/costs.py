@@ -49,9 +49,10 @@ class ModuleCosts:
         for route, count in rows:
             through += self._passing(route) * count
         by_rows = self._tabulated(int(through.max()))
-        *computing, entering, leaving = by_rows[self._kind, through].tolist()
+        seconds = by_rows[self._kind, through]
+        whole, entering = float(seconds.sum()), float(seconds[-2])
         launching = self._latency.launch * np.count_nonzero(through[:-2])
-        return float(entering + max(sum(computing, leaving), launching))
+        return whole + max(0.0, launching - (whole - entering))
 
     def _passing(self, route: str) -> NDArray[np.int64]:
         """How often a route passes each module, and then input and output."""
