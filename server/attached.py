@@ -15,14 +15,12 @@ from server.connection import CAME
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
 from server.frontend import AHEAD, ASKED
-from server.images import Picture
-from server.pixels import finish
+from server.pixels import from_pixels
 from server.reading import elsewhere
 from server.service import Service
 from server.shared import Shared
 from server.stages import Stages
 
-AT_ONCE = 128 * 128 * 3  # bytes of a picture that is finished here rather than on a thread: a thread takes longer
 LOST = "the front end that this request came by has ended"
 
 
@@ -90,8 +88,8 @@ class Attached:
         """What an image, a file's bytes, becomes for the engine; `number`: of the request whose body it is, or 0."""
         if self.channel.closed:
             raise Unavailable(LOST)
-        loop, reading = asyncio.get_running_loop(), next(self._numbers)
-        found = self._reading[reading] = loop.create_future()
+        reading = next(self._numbers)
+        found = self._reading[reading] = asyncio.get_running_loop().create_future()
         asked = ASKED.pack(stages.deadline, number)
         self.channel.send(Kind.DECODE, reading, asked, b"" if number else body)
         try:
@@ -111,16 +109,7 @@ class Attached:
             if "place" not in said:  # its time was over before there was one
                 stages.end("decode_wait")
                 raise Unavailable("the front end has no room for a picture; come back later")
-            picture = Picture(
-                self._memory.pixels(said["place"], tuple(said["shape"])),
-                tuple(said["size"]) if said["size"] else None,
-                said["orientation"],
-            )
-            preprocessing = self._service.table.family.preprocessing
-            if picture.pixels.nbytes <= AT_ONCE:
-                image = finish(picture, preprocessing)
-            else:
-                image = await loop.run_in_executor(self._service.decode_pool, finish, picture, preprocessing)
+            image = from_pixels(self._memory.take(said["place"]), self._service.table.family.preprocessing)
         finally:
             self._free(said)
         stages.end("decode")

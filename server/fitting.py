@@ -5,6 +5,8 @@ Here with Pillow's resizing, which is what timm does; pixels.py has the quicker 
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lookup_tables.records import Preprocessing
@@ -12,6 +14,17 @@ from lookup_tables.records import Preprocessing
 LONGEST = 4
 """Times the shorter side that a picture may be long to be resized as a whole."""
 _WIDEST_FILTER = 3  # pixels either side, Lanczos
+_TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ACROSS, _FROM_THE_RIGHT, _FROM_BELOW = (5, 6, 7, 8), (2, 3, 7, 8), (3, 4, 6, 7)
+"""Where rows become columns; where columns, and rows, are counted from the other end."""
 
 
 def needed(preprocessing: Preprocessing) -> int:
@@ -34,14 +47,55 @@ def fit(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """The shorter side to floor(size / crop), then the middle size x size, with timm's and torchvision's rounding."""
     size = preprocessing.size
     width, height = scaled(picture.size, preprocessing)
-    left, top = round((width - size) / 2), round((height - size) / 2)
     resample = Image.Resampling[preprocessing.interpolation.upper()]
+    left, top = _start((width, height), size)
     if is_long((width, height)):
         x, y = _stretch(picture.width, width, left, size), _stretch(picture.height, height, top, size)
         return _resize_part(picture, x, y, size, resample)
     # Resizing only the middle would be faster, but Pillow picks the order of its two passes by the whole's shape, and
     # at sharp edges the order is worth up to 25/255.
     return picture.resize((width, height), resample).crop((left, top, left + size, top + size))
+
+
+def covered(size: tuple[int, int], pixels: tuple[int, int]) -> tuple[float, float]:
+    """How many of the (width, height) pixels that a decoder left of a picture of this size belong to it.
+
+    It makes pictures smaller by eighths, and rounds up.
+    """
+    width, height = (whole * (8 * left // whole) / 8 for whole, left in zip(size, pixels, strict=True))
+    return width, height
+
+
+def middle(
+    pixels: NDArray[np.uint8], size: tuple[int, int], orientation: int, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    """What a decoder left of a picture of this (width, height), as stored, (height, width, 3 or 1) -> as `fit`.
+
+    Only what is wanted is resized, in about half the time.
+    """
+    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    side, (width, height) = preprocessing.size, scaled(size, preprocessing)
+    across = orientation in _ACROSS
+    left, top = _start((height, width) if across else (width, height), side)
+    left, top = (top, left) if across else (left, top)
+    left = width - side - left if orientation in _FROM_THE_RIGHT else left
+    top = height - side - top if orientation in _FROM_BELOW else top
+    x, y = (of / to for of, to in zip(covered(size, picture.size), (width, height), strict=True))
+    box = left * x, top * y, (left + side) * x, (top + side) * y
+    small = picture.resize((side, side), Image.Resampling[preprocessing.interpolation.upper()], box)
+    return np.atleast_3d(np.asarray(upright(small, orientation)))
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """A picture as stored -> as it is to be seen, by its EXIF orientation."""
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _start(whole: tuple[int, int], size: int) -> tuple[int, int]:
+    """Left and top of the size x size in the middle, with torchvision's rounding."""
+    left, top = (round((side - size) / 2) for side in whole)
+    return left, top
 
 
 def _stretch(side: int, scaled: int, start: int, size: int) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from server import logs
 from server.channel import Channel, Kind
 from server.connection import CAME, UNREAD
 from server.errors import ServeError, Unavailable
-from server.images import Limits, read
+from server.images import Limits, finished, read
 from server.leaving import Leaving, configuration
 from server.shared import Shared
 
@@ -215,6 +215,7 @@ class Relay:
             return {"began": began}
         try:
             picture = read(body, self._preprocessing, self._limits, exact=self._exact)
+            planes = finished(picture, self._preprocessing).transpose(2, 0, 1)
         except ServeError as error:
             return {"began": began, "error": type(error).__name__, "detail": error.detail, "extra": error.extra}
         except Exception as error:
@@ -224,9 +225,8 @@ class Relay:
             place = self._places.get(timeout=max(0.0, due - time.monotonic()))
         except Empty:
             return {"began": began}
-        self._memory.put(place, picture.pixels)
-        shape, size = picture.pixels.shape, picture.size
-        return {"began": began, "place": place, "shape": shape, "size": size, "orientation": picture.orientation}
+        self._memory.put(place, planes)
+        return {"began": began, "place": place}
 
 
 def _head(scope: dict[str, Any], asks: bool) -> bytes:

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 from server.attached import Attached
 from server.frontend import Given
 from server.images import Limits
-from server.jpeg import most_bytes
 from server.service import Service
 from server.shared import Shared
 
@@ -104,8 +103,7 @@ class FrontEnds:
         settings, family = self._service.settings, self._service.table.family
         ours, theirs = socket.socketpair()
         places = settings.decode_threads + SPARE_PLACES
-        largest = max(most_bytes(family.preprocessing, settings.max_pixels), 3 * family.preprocessing.size**2)
-        memory = Shared.create(largest, places)
+        memory = Shared.create(family.preprocessing.size, places)
         given = Given(
             listening=[opened.fileno() for opened in self._sockets],
             channel=theirs.fileno(),

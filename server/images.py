@@ -27,7 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from lookup_tables.records import Preprocessing
 from server import jpeg, trimming
 from server.errors import BadImage, TooLarge, UnsupportedType
-from server.fitting import fit
+from server.fitting import fit, middle, upright
 from server.trimming import Trimmed
 
 ACCEPTED = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
@@ -38,15 +38,6 @@ _QUICK_BYTES, _QUICK_MARKERS, _QUICK_SCANS, _QUICK_PIXELS = 8 * 1024, 64, 3, 128
 _SHORTEST_FILE = 12  # bytes, enough to tell the format
 _ORIENTATION_TAG = 0x0112
 _MOST_TAGS = 1000  # there are a few hundred, and they are sorted
-_TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _PASSES = 10  # over as many pixels as an image may have: progressive files have about ten scans
 _ROWS = 64  # of 16-bit gray scaled at a time
 _FAULTS = (  # what Pillow's readers raise for broken files; Warning for a process that turns warnings into errors
@@ -143,6 +134,16 @@ class Picture(NamedTuple):
     orientation: int = 1
 
 
+def finished(picture: Picture, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """A picture that was read -> as the network takes it, (size, size, 3 or, if gray, 1).
+
+    With Pillow's resizing: pixels.py has the quicker one, for a process that has torch.
+    """
+    if picture.size is None:
+        return picture.pixels
+    return middle(picture.pixels, picture.size, picture.orientation, preprocessing)
+
+
 def read(
     body: bytes, preprocessing: Preprocessing, limits: Limits, *, exact: bool = False, other: Other | None = None
 ) -> Picture:
@@ -200,8 +201,7 @@ def _load(
     picture.load()
     plain = _plain(picture)
     del picture  # before another copy is made
-    turn = _TURNS.get(_orientation(trimmed.exif))
-    return plain if turn is None else plain.transpose(turn)
+    return upright(plain, _orientation(trimmed.exif))
 
 
 def _quickly(trimmed: Trimmed, limits: Limits, preprocessing: Preprocessing, other: Other | None) -> Picture | None:

@@ -1,6 +1,5 @@
-"""JPEG, the quick way: libjpeg-turbo makes the picture smaller while it decodes; what is left pixels.py does."""
+"""JPEG, the quick way: libjpeg-turbo makes the picture smaller while it decodes; others do what is left."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 from simplejpeg import decode_jpeg, decode_jpeg_header, encode_jpeg
 
 from lookup_tables.records import Preprocessing
-from server.fitting import LONGEST, is_long, needed
+from server.fitting import is_long, needed
 
 SPARE = 2
 """Times the pixels needed that the decoder leaves at least: at once, the mean difference is seven times as large."""
@@ -20,16 +19,6 @@ _COLOURS = {"YCbCr": "RGB", "RGB": "RGB", "Gray": "GRAY"}
 def is_for(size: tuple[int, int], preprocessing: Preprocessing) -> bool:
     """Whether a picture of this (width, height) may be read so: not where it is long, or for another filter."""
     return preprocessing.interpolation in QUICK and not is_long(size)
-
-
-def most_bytes(preprocessing: Preprocessing, max_pixels: int) -> int:
-    """Bytes of the largest picture that `read` gives for one of `max_pixels`, of what `is_for` lets through.
-
-    The shorter side keeps less than twice the pixels that it must, unless they are an eighth of what it had.
-    """
-    scaled = LONGEST * (2 * least(preprocessing) + 1) ** 2
-    eighth = max_pixels // 64 + LONGEST * math.isqrt(max_pixels) + 1
-    return 3 * max(scaled, eighth)
 
 
 def least(preprocessing: Preprocessing) -> int:

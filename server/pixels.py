@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lookup_tables.records import Preprocessing
 from server.errors import BadImage
-from server.fitting import scaled
+from server.fitting import covered, scaled
 from server.images import Limits, Other, Picture, read
 
 _SLIGHTLY = 1e-9
@@ -77,17 +77,12 @@ def resized(pixels: torch.Tensor, size: tuple[int, int], preprocessing: Preproce
     width, height = scaled(size, preprocessing)
     if pixels.shape[1:] == (height, width):
         return pixels
-    covered = (size[1] * _eighths(pixels.shape[1], size[1]), size[0] * _eighths(pixels.shape[2], size[0]))
+    across, down = covered(size, (pixels.shape[2], pixels.shape[1]))
     # A bit more, or the size would be rounded down to a pixel less.
-    factors = (height / covered[0] * (1 + _SLIGHTLY), width / covered[1] * (1 + _SLIGHTLY))
+    factors = (height / down * (1 + _SLIGHTLY), width / across * (1 + _SLIGHTLY))
     return functional.interpolate(
         pixels.unsqueeze(0), scale_factor=factors, mode=preprocessing.interpolation, antialias=True
     ).squeeze(0)
-
-
-def _eighths(pixels: int, of: int) -> float:
-    """The scale, in eighths rounded down, at which so many pixels are decoded: they are rounded up."""
-    return (8 * pixels // of) / 8
 
 
 def upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:

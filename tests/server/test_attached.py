@@ -30,12 +30,12 @@ def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(ru
 
     async def scenario() -> list[tuple[Kind, int]]:
         service, (ours, theirs) = running.service, socket.socketpair()
-        front = Attached(FastAPI(), service, Shared.create(3 * 64 * 64, 3), ours)
+        front = Attached(FastAPI(), service, Shared.create(64, 3), ours)
         front.channel = told = Told()
         stages = Stages(service.clock, service.clock(), 60.0)
         reading = asyncio.create_task(front.read(b"a file", 0, stages))
         await asyncio.sleep(0)
-        said = {"began": service.clock(), "place": 2, "shape": [64, 64, 3], "size": None, "orientation": 1}
+        said = {"began": service.clock(), "place": 2}
         front.take(Kind.READ, 1, json.dumps(said).encode())
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):

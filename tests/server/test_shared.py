@@ -1,4 +1,4 @@
-"""Memory of two processes: what one puts the other finds, and nothing beside it."""
+"""Memory of two processes: what one puts the other takes, and nothing beside it."""
 
 import os
 
@@ -8,24 +8,38 @@ import pytest
 from server.shared import Shared
 
 
-def test_what_is_put_is_found_through_another_mapping() -> None:
-    ours = Shared.create(3 * 8 * 8, 2)
+def image(level: int, colours: int = 3) -> np.ndarray:
+    return np.full((colours, 8, 8), level, np.uint8)
+
+
+def test_what_is_put_is_taken_through_another_mapping() -> None:
+    ours = Shared.create(8, 3)
     theirs = Shared(os.dup(ours.file), ours.size, ours.places)
-    for place in range(2):
-        theirs.put(place, np.full((8, 8, 3), place + 7, np.uint8))
-    assert [ours.pixels(place, (8, 8, 3)).mean() for place in range(2)] == [7, 8]
-    seen = ours.pixels(1, (8, 8, 3))
+    for place, colours in ((0, 3), (1, 1), (2, 3)):
+        theirs.put(place, image(place + 7, colours))
+    assert [ours.take(place).tolist() for place in range(3)] == [image(level).tolist() for level in (7, 8, 9)]
+    taken = ours.take(1)
+    theirs.put(1, image(99))
+    assert taken.max() == 8, "a copy"
     theirs.close()
     ours.close()
-    assert seen.mean() == 8, "who still looks keeps it"
 
 
-@pytest.mark.parametrize(
-    ("place", "shape"),
-    [(2, (1, 1, 1)), (-1, (1, 1, 1)), (0, (8, 8, 4)), (0, (-8, -8, 3)), (0, (2**32, 2**32, 1)), (0, ())],
-)
-def test_nobody_looks_beyond_a_place(place: int, shape: tuple[int, ...]) -> None:
-    memory = Shared.create(3 * 8 * 8, 2)
-    with pytest.raises(ValueError, match="there is no"):
-        memory.pixels(place, shape)
+@pytest.mark.parametrize("place", [2, -1])
+def test_there_is_nothing_beyond_the_places(place: int) -> None:
+    memory = Shared.create(8, 2)
+    with pytest.raises(ValueError, match="there is no place"):
+        memory.take(place)
+    with pytest.raises(ValueError, match="there is no place"):
+        memory.put(place, image(1))
+    memory.close()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9), (4, 8, 8), (3, 9, 8)])
+def test_an_image_that_does_not_fit_is_not_put(shape: tuple[int, ...]) -> None:
+    memory = Shared.create(8, 2)
+    memory.put(1, image(5))
+    with pytest.raises(ValueError, match="broadcast"):
+        memory.put(0, np.zeros(shape, np.uint8))
+    assert memory.take(1).min() == 5
     memory.close()
