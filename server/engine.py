@@ -22,6 +22,7 @@ from lookup_tables.table import LookupTable, TableError
 from server.cuda import Cuda
 from server.device import gpu_uuid, narrow_formats, pick_device, slug
 from server.dtype import Setting, choose, install, measured
+from server.process import give_back_freed_memory
 from server.runner import Direct, Runner
 from server.staged import SLOTS, Forward, Pass, Staged
 from server.threads import most_threads, settle
@@ -117,7 +118,9 @@ class Engine:
         """The engine for a family's checkpoint. Raises ValueError for a device, family or file that does not do."""
         chosen = pick_device(device)
         model = stitching.load(family, checkpoint)
-        return cls(model, chosen, threads, dtype=dtype, max_batch=max_batch, cache=cache)
+        engine = cls(model, chosen, threads, dtype=dtype, max_batch=max_batch, cache=cache)
+        give_back_freed_memory()
+        return engine
 
     def check(self, table: LookupTable) -> None:
         """TableError unless the table is one of this model: the same stitches, modules, classes and preprocessing."""

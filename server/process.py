@@ -1,4 +1,4 @@
-"""What this process asks of the C library and of OpenMP. It counts only before torch is loaded."""
+"""What this process asks of the C library and of OpenMP; `prepare` counts only before torch is loaded."""
 
 import ctypes
 import os
@@ -32,6 +32,15 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ, libc: Any = N
     if mallopt is None:  # musl
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, MOST_FROM_HEAP) and mallopt(M_TRIM_THRESHOLD, NEVER_TRIM))
+
+
+def give_back_freed_memory(libc: Any = None) -> bool:
+    """Have malloc give what is free to the system; False where the C library is another, or nothing was.
+
+    For once: loading leaves free pieces that no batch fits into (`benchmarks/engine/memory.py`).
+    """
+    trim = getattr(libc or ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    return bool(trim and trim(0))
 
 
 def spin_briefly(environment: MutableMapping[str, str], loaded: Mapping[str, object] = sys.modules) -> bool:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.engine.memory --family deit_ti_s_b --checkpoint snnet_deit.pth
 
-Memory that no other process shares, as the system counts it, beyond what torch and the server's code take.
+What has no file behind it, as the system counts it, beyond what torch and the server take before; and, for itself, the
+pages of their code that are read in as they are first needed.
 """
 
 import argparse
@@ -14,9 +15,16 @@ import psutil
 from server.process import prepare
 
 
-def held() -> int:
-    """Bytes of this process alone."""
-    return int(psutil.Process().memory_full_info().uss)
+def held() -> tuple[int, int]:
+    """Bytes of memory without and with files behind it."""
+    now = psutil.Process().memory_info()
+    return now.rss - now.shared, now.shared
+
+
+def told(before: tuple[int, int], weights: int) -> str:
+    """What is held beyond that before."""
+    own, code = (now - then for now, then in zip(held(), before, strict=True))
+    return f"{own / 1e6:.0f} MB, {own / weights:.2f} times the weights; and {code / 1e6:.0f} MB of code"
 
 
 def main() -> None:
@@ -30,14 +38,12 @@ def main() -> None:
     engine = load(given.family, given.checkpoint, "cpu", threads=1, dtype="float32")
     weights = sum(weight.nbytes for weight in engine.model.state_dict().values())
     print(f"weights: {weights / 1e6:.0f} MB")
-    print(f"loaded: {(held() - before) / 1e6:.0f} MB, {(held() - before) / weights:.2f} times")
+    print(f"loaded: {told(before, weights)}")
     image = zeros(3, engine.image_size, engine.image_size, dtype=uint8)
     for rows in (1, 8):
         for stitch in engine.model.stitches:
             engine.run([image] * rows, [stitch.id] * rows)
-        taken = held() - before
-        told = f"{taken / 1e6:.0f} MB, {taken / weights:.2f} times"
-        print(f"all {len(engine.model.stitches)} run, batches of {rows}: {told}")
+        print(f"all {len(engine.model.stitches)} run, batches of {rows}: {told(before, weights)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.process import keep_freed_memory, spin_briefly
+from server.process import give_back_freed_memory, keep_freed_memory, spin_briefly
 
 ON_GLIBC = sys.platform == "linux" and keep_freed_memory({})
 
@@ -16,10 +16,15 @@ class Libc:
 
     def __init__(self, answer: int = 1) -> None:
         self.told: dict[int, int] = {}
+        self.trimmed: list[int] = []
         self.answer = answer
 
     def mallopt(self, parameter: int, value: int) -> int:
         self.told[parameter] = value
+        return self.answer
+
+    def malloc_trim(self, keep: int) -> int:
+        self.trimmed.append(keep)
         return self.answer
 
 
@@ -36,6 +41,15 @@ def test_a_library_without_mallopt_is_left_alone() -> None:
         pass
 
     assert not keep_freed_memory({}, Musl())
+    assert not give_back_freed_memory(Musl())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_what_is_free_is_given_back_all_of_it() -> None:
+    libc = Libc()
+    assert give_back_freed_memory(libc)
+    assert libc.trimmed == [0]
+    assert not give_back_freed_memory(Libc(answer=0))
 
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
@@ -60,9 +74,29 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+LEFT = """
+import psutil
+from server.process import give_back_freed_memory, keep_freed_memory
+keep_freed_memory({{}})
+pieces = [bytearray(100_000) for _ in range(1000)]
+last = bytearray(100_000)
+pieces.clear()
+{then}
+print(psutil.Process().memory_info().rss)
+"""
+
+
+def said(code: str) -> int:
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+
+
 def faults(prepare: str) -> int:
-    done = subprocess.run([sys.executable, "-c", FAULTS.format(prepare=prepare)], capture_output=True, check=True)
-    return int(done.stdout)
+    return said(FAULTS.format(prepare=prepare))
+
+
+@pytest.mark.skipif(not ON_GLIBC, reason="needs glibc")
+def test_what_was_kept_may_be_given_back() -> None:
+    assert said(LEFT.format(then="")) - said(LEFT.format(then="give_back_freed_memory()")) > 50_000_000
 
 
 @pytest.mark.skipif(not ON_GLIBC, reason="needs glibc")
