@@ -94,6 +94,7 @@ class Doctor(BaseModel):
             dtype_ratio=engine.precision.ratio,
             decoder=decoding.name,
             decoder_reason=decoding.reason,
+            frontends=serving.frontends,
             keeps_freed_memory=keep_freed_memory(),
             spin_count=os.environ.get(SPIN),
             table=str(source),

@@ -27,6 +27,7 @@ from server.connection import CAME, UNREAD
 from server.errors import ServeError, Unavailable
 from server.images import Limits, finished, read
 from server.leaving import Leaving, configuration
+from server.refused import PROBLEM
 from server.shared import Shared
 
 log = logging.getLogger(__name__)
@@ -240,7 +241,7 @@ def _head(scope: dict[str, Any], asks: bool) -> bytes:
 async def _refuse(send: Any, detail: str) -> None:
     body = json.dumps(Unavailable(detail).problem()).encode()
     headers = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", PROBLEM.encode()),
         (b"content-length", b"%d" % len(body)),
         (b"retry-after", b"1"),
         (b"connection", b"close"),

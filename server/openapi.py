@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from server.form import MOST_IMAGES
 from server.images import ACCEPTED
+from server.refused import PROBLEM
 from server.schemas import (
     DeadlineProblem,
     Problem,
@@ -105,7 +106,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _refusal(status: int) -> dict[str, Any]:
     text, problem = _TEXTS[status]
     schema = {"$ref": _NAMED.format(model=problem.__name__)}
-    described = {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+    described = {"description": text, "content": {PROBLEM: {"schema": schema}}}
     return described | ({"headers": _RETRY_AFTER} if status in _LATER else {})
 
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import Unavailable
+from server.refused import PROBLEM
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Resending:
             log.warning("no answer to %s %s: its replica died", scope["method"], scope["path"])
         refusal = Unavailable(f"{self.most_tries} replicas did not live to answer")
         headers = {"Retry-After": "1"}
-        response = JSONResponse(refusal.problem(), refusal.status, headers, "application/problem+json")
+        response = JSONResponse(refusal.problem(), refusal.status, headers, PROBLEM)
         await response(scope, receive, send)
 
 

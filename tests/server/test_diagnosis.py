@@ -26,6 +26,7 @@ HEALTHY = Diagnosis(
     dtype_ratio=1.9,
     decoder="turbo",
     decoder_reason="measured",
+    frontends=0,
     keeps_freed_memory=True,
     spin_count="2000",
     table="tables/digits",
@@ -36,12 +37,19 @@ HEALTHY = Diagnosis(
     gpu={},
     gpu_load=None,
 )
-GPU = HEALTHY.model_copy(update={"gpu": {"name": "H100"}, "gpu_load": GpuLoad(others=0.0)})
+GPU = HEALTHY.model_copy(update={"gpu": {"name": "H100"}, "gpu_load": GpuLoad(others=0.0), "frontends": 4})
 
 
 def test_nothing_limits_a_healthy_machine() -> None:
     assert HEALTHY.limits == []
     assert GPU.limits == []
+
+
+def test_beside_a_gpu_processors_to_spare_are_for_front_ends() -> None:
+    (limit,) = GPU.model_copy(update={"frontends": 0}).limits
+    assert "--frontends 4" in limit
+    few = Cores(allowed=8, quota=3.5, threads=1, reason="the GPU computes")
+    assert GPU.model_copy(update={"frontends": 0, "cores": few}).limits == []
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ def test_it_tells_what_would_serve_here_and_how_fast(tmp_path: Path, capsys: pyt
 
 
 def test_latencies_measured_earlier_are_found_and_their_format_compared(tmp_path: Path) -> None:
-    engine = Engine.load("digits", None, "cpu", dtype="float32")
+    engine = Engine.load("digits", None, "cpu", threads=1, dtype="float32")
     kept = kept_path(engine, LookupTable.load(folder("digits")), tmp_path)
     kept.parent.mkdir(parents=True)
     measured = (Measurement(0, 1, 0.001, 0.002, 3), Measurement(2, 1, 0.004, 0.005, 3))
     write_latency(kept.parent, Latency(engine.device_slug, measured, {"dtype": "bfloat16"}))
-    found = Doctor(device="cpu", dtype="float32", cache=tmp_path).diagnosis()
+    found = Doctor(device="cpu", threads=1, dtype="float32", cache=tmp_path).diagnosis()
     assert found.latencies == str(kept)
     assert any("measured in bfloat16, not float32" in limit for limit in found.limits)
     assert str(kept) in found.text()
