@@ -103,7 +103,7 @@ class Latency:
     @cached_property
     def launch(self) -> float:
         """The least median seconds of a module call in a mixture; 0 where it was not measured, or less than modules."""
-        return self.of_module(LAUNCH).ys[0] if LAUNCH in self._by_module else 0.0
+        return min((m.p50 for m in self._by_module.get(LAUNCH, ())), default=0.0)
 
     def over_flops(self, flops: Mapping[int, int], rows: int, quantile: Quantile = "p50") -> Curve:
         """Seconds for a batch of `rows` as a rising function of FLOPs, given each stitch's FLOPs."""

@@ -32,6 +32,7 @@ Sample = tuple[int | str, int, float]
 Clock = Callable[[], float]
 
 LEAST_ROUNDS = 3
+LONG_ENOUGH = 2.0  # seconds
 TOLERANCE = 0.1
 """How far a prediction may be off, relative to what was measured."""
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
@@ -127,21 +128,36 @@ def checked(table: LookupTable, profiled: Latency, *, keep: bool = False) -> Lat
     return replace(profiled, measurements=kept, details={**profiled.details, **said})
 
 
-def launched(table: LookupTable, profiled: Latency, run: RunMixed, pair: Sequence[int], rounds: int = 9) -> Latency:
+def launched(
+    table: LookupTable,
+    profiled: Latency,
+    run: RunMixed,
+    pair: Sequence[int],
+    *,
+    rounds: int = 9,
+    clock: Clock = time.perf_counter,
+) -> Latency:
     """Adds to a profile with modules what launching their calls takes, where that is more than computing in them.
 
-    Two cheap stitches are run merged and grouped, in turns, after a round that is thrown away. The ratio is what the
-    table's seconds for them must have: so it says which way is faster, however many batches run at once meanwhile.
+    Two cheap stitches are run merged and grouped, in turns, after a round that is thrown away: `rounds` times, but once
+    that took LONG_ENOUGH no more than the least. The ratio is what the table's seconds for them must have: so it says
+    which way is faster, however many batches run at once meanwhile.
     """
     predicting = replace(table, latency=profiled)
     if predicting.modules is None:
         return profiled
     counts = dict.fromkeys(pair, 1)
     calls = len({place for stitch in pair for place in predicting.modules.steps(table.entry(stitch).route)})
-    ratios = [run(pair, "merged") / run(pair, "grouped") for _ in range(rounds + 1)][1:]
+    ratios: list[float] = []
+    began = clock()
+    while len(ratios) <= LEAST_ROUNDS or (len(ratios) <= rounds and clock() - began < LONG_ENOUGH):
+        ratios.append(run(pair, "merged") / run(pair, "grouped"))
+    del ratios[0]
+    computing = replace(predicting, latency=replace(profiled, measurements=())).merged_seconds(counts)
+    off = predicting.merged_seconds(counts) / computing  # where stitches stay measured the table multiplies all by it
     entering = profiled.of_module(INPUT).at(len(pair))
-    seconds = [(ratio * predicting.grouped_seconds(counts) - entering) / calls for ratio in ratios]
-    if median(seconds) * calls + entering <= predicting.merged_seconds(counts):
+    seconds = [(ratio * predicting.grouped_seconds(counts) / off - entering) / calls for ratio in ratios]
+    if median(seconds) * calls + entering <= computing:
         return profiled
     launch = ModuleMeasurement(LAUNCH, len(pair), *_quantiles(seconds))
     return replace(profiled, modules=(*profiled.modules, launch))

@@ -71,18 +71,22 @@ def middle(
 ) -> NDArray[np.uint8]:
     """What a decoder left of a picture of this (width, height), as stored, (height, width, 3 or 1) -> as `fit`.
 
-    Only what is wanted is resized, in about half the time.
+    Only what is wanted is resized, and always across before down, as PyTorch does it (see `fit`).
     """
-    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     side, (width, height) = preprocessing.size, scaled(size, preprocessing)
     across = orientation in _ACROSS
     left, top = _start((height, width) if across else (width, height), side)
     left, top = (top, left) if across else (left, top)
     left = width - side - left if orientation in _FROM_THE_RIGHT else left
     top = height - side - top if orientation in _FROM_BELOW else top
-    x, y = (of / to for of, to in zip(covered(size, picture.size), (width, height), strict=True))
-    box = left * x, top * y, (left + side) * x, (top + side) * y
-    small = picture.resize((side, side), Image.Resampling[preprocessing.interpolation.upper()], box)
+    whole = covered(size, (pixels.shape[1], pixels.shape[0]))
+    x, y = (of / to for of, to in zip(whole, (width, height), strict=True))
+    first, rows = _around(top * y, (top + side) * y, side, len(pixels))
+    wanted = pixels[first : first + rows]
+    picture = Image.fromarray(wanted if pixels.shape[2] == 3 else wanted[:, :, 0])
+    resample = Image.Resampling[preprocessing.interpolation.upper()]
+    narrow = picture.resize((side, rows), resample, (left * x, 0, (left + side) * x, rows))
+    small = narrow.resize((side, side), resample, (0, top * y - first, side, (top + side) * y - first))
     return np.atleast_3d(np.asarray(upright(small, orientation)))
 
 

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lookup_tables.costs import Way
+from lookup_tables.modules import LAUNCH
 from lookup_tables.profile import Modules, affordable, checked, launched, profile, spread
 from lookup_tables.table import Latency, LookupTable
 from lookup_tables.writer import latency_path, write_latency
@@ -152,10 +153,10 @@ def kept_path(engine: Engine, table: LookupTable, cache: Path) -> Path:
 
 
 def _fingerprint(engine: Engine, table: LookupTable) -> str:
-    """Changes when latencies measured earlier no longer hold: other networks, another torch, another dtype."""
+    """Changes when latencies measured earlier no longer hold, or lack a kind: other networks, torch, dtype, method."""
     networks = [(entry.route, entry.flops) for entry in table.entries]
     conditions = {key: value for key, value in engine.conditions.items() if key != "date"}
-    return sha256(repr((networks, table.modules, conditions)).encode()).hexdigest()[:12]
+    return sha256(repr((networks, table.modules, LAUNCH, conditions)).encode()).hexdigest()[:12]
 
 
 def _seconds(call: Callable[[], None]) -> float:

@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 
 import psutil
 
-from server.process import prepare
+from server.process import give_back_freed_memory, prepare
 
 
 def held() -> tuple[int, int]:
@@ -34,6 +34,7 @@ def main() -> None:
     given = parser.parse_args()
     prepare()  # before torch is loaded, as serving does, and hence by name
     load, zeros, uint8 = map(resolve_name, ("server.engine:Engine.load", "torch:zeros", "torch:uint8"))
+    give_back_freed_memory()
     before = held()
     engine = load(given.family, given.checkpoint, "cpu", threads=1, dtype="float32")
     weights = sum(weight.nbytes for weight in engine.model.state_dict().values())

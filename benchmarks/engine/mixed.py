@@ -5,11 +5,12 @@
     python -m benchmarks.engine.mixed --device cuda --rows 8,32,64 --alike 2,0 --lanes
 
 Switching: batches of one stitch each, the stitch changing every batch, against the same batches sorted by stitch.
-Mixing: a batch of rows drawn evenly over the frontier, rows at the same module together (merged), against one stitch
-after another (grouped), and each alone. With `--alike` a batch has so many neighbours of the frontier instead, as the
-controller mixes them; with `--lanes` as many batches run at once as the engine takes, and a batch's share of the time
-counts. In turns; ratios are of each round. On a GPU all is recorded first, as before serving. Where this device's
-latencies are in the table's folder, or in `--latency` for one case, it says what the table's choice loses.
+Mixing: a batch of rows drawn evenly over the frontier, each stitch once before any twice; rows at the same module
+together (merged), against one stitch after another (grouped), and each alone. With `--alike` a batch has so many
+neighbours of the frontier instead, as the controller mixes them; with `--lanes` as many batches run at once as the
+engine takes, and a batch's share of the time counts. In turns; ratios are of each round. On a GPU all is recorded
+first, as before serving. Where this device's latencies are in the table's folder, or in `--latency` for one case, it
+says what the table's choice loses.
 """
 
 import argparse
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--latency", type=Path)
     parser.add_argument("--only", choices=("switching", "mixing"))
     arguments = parser.parse_args()
+    if arguments.latency and not arguments.latency.is_file():
+        parser.error(f"--latency: there is no {arguments.latency}")
     prepare()
     clock = CLOCKS[arguments.clock]
     for name, size in (case.split(":") for case in arguments.cases.split(",")):
@@ -107,9 +110,10 @@ def mixing(
     took: dict[Way | None, list[float]] = {"merged": [], "grouped": []} | ({} if lanes else {None: []})
     mixtures = []
     for _ in range(rounds + 1):
-        first = draw.randrange(len(stitches) - alike + 1) if alike else 0
-        among = stitches[first : first + alike] if alike else stitches
-        mixtures.append([draw.choice(among) for _ in range(rows)])
+        count = min(alike or len(stitches), len(stitches))
+        first = draw.randrange(len(stitches) - count + 1)
+        among = draw.sample(stitches[first : first + count], count)
+        mixtures.append((among + draw.choices(among, k=rows))[:rows])
     for turn, mixture in enumerate(mixtures):
         for way, seconds in took.items():
             start = clock()

@@ -131,6 +131,33 @@ def test_launching_is_what_makes_the_table_say_the_ratio_that_was_measured() -> 
     assert [(m.batch, m.runs) for m in latency.modules if m.module == LAUNCH] == [(2, 4)]
 
 
+@pytest.mark.parametrize("off", [(0.3,), (0.3, 0.3), (-0.2, 0.3)])
+@pytest.mark.parametrize("ratio", [0.95, 1.1])
+def test_it_does_so_too_where_one_of_them_stays_measured(off: tuple[float, ...], ratio: float) -> None:
+    assert PREDICTED.latency
+    of_both = tuple(
+        Measurement(stitch, n, PREDICTED.seconds(stitch, n) * (1 + by), 9.0, 3)
+        for stitch, by in zip((0, 3), off, strict=False)
+        for n in (1, 2)
+    )
+    latency = launched(PREDICTED, replace(PREDICTED.latency, measurements=of_both), Mixing(ratio).run, [0, 3])
+    assert latency.measurements == of_both
+    table, pair = replace(PREDICTED, latency=latency), {0: 1, 3: 1}
+    assert table.merged_seconds(pair) == pytest.approx(ratio * table.grouped_seconds(pair))
+
+
+def test_a_slow_device_is_asked_no_longer_than_it_must() -> None:
+    device, now = Mixing(1.25), [0.0]
+
+    def run(stitches: Sequence[int], way: str) -> float:
+        now[0] += 1.5
+        return device.run(stitches, way)
+
+    assert PREDICTED.latency
+    latency = launched(PREDICTED, PREDICTED.latency, run, [0, 3], clock=lambda: now[0])
+    assert [m.runs for m in latency.modules if m.module == LAUNCH] == [3]
+
+
 def test_where_launching_is_hidden_behind_computing_nothing_is_added() -> None:
     assert PREDICTED.latency
     assert launched(PREDICTED, PREDICTED.latency, Mixing(0.3).run, [0, 3]) == PREDICTED.latency

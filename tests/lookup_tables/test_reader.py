@@ -136,6 +136,16 @@ def test_a_fault_is_told(table: Path, file: str, old: str, new: str, reason: str
     assert len(message) < 500 + len(str(table))
 
 
+def test_launching_is_of_no_use_where_the_modules_are_not_known(table: Path) -> None:
+    (table / "modules.csv").unlink()
+    edit(
+        table / LATENCY,
+        "stitch,batch,p50_ms,p99_ms,runs\n",
+        "module,stitch,batch,p50_ms,p99_ms,runs\nlaunch,,2,1,2,9\n",
+    )
+    assert "line 6: module 'launch' is not in modules.csv" in refusal(table, LATENCY)
+
+
 @pytest.mark.parametrize("file", ["family.json", "labels.txt", "stitches.csv", LATENCY])
 def test_a_missing_file_is_told(table: Path, file: str) -> None:
     (table / file).unlink()

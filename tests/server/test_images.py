@@ -14,7 +14,7 @@ from timm.data import create_transform
 from lookup_tables.table import Preprocessing
 from server import jpeg
 from server.errors import BadImage
-from server.images import Limits, finished, read
+from server.images import Limits
 from server.pixels import decode, from_pixels
 
 SMALL = Preprocessing(size=8, crop=1.0, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -121,27 +121,6 @@ def test_a_jpeg_is_decoded_fast_within_some_grey_levels(
     off = (fast.int() - exact.int()).abs()
     assert off.max() <= 4
     assert off.float().mean() < 0.6
-
-
-@pytest.mark.parametrize("size", [(500, 375), (1201, 901), (2999, 4001), (250, 251), (40, 30)])
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_pillow_finishes_what_a_decoder_left_as_torch_does_within_two_grey_levels(
-    size: tuple[int, int], orientation: int, mode: str
-) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    body = encode(smooth(*size).convert(mode), "JPEG", quality=90, exif=exif)
-    here = finished(read(body, DEIT, LIMITS), DEIT)
-    assert here.shape == (224, 224, len(mode))
-    off = (torch.tensor(here).permute(2, 0, 1).int() - decode(body, DEIT, LIMITS).int()).abs()
-    assert off.max() <= 2
-    assert off.float().mean() < 0.02
-
-
-def test_what_needs_no_finishing_is_left_alone() -> None:
-    picture = read(encode(smooth(500, 375), "PNG"), DEIT, LIMITS)
-    assert finished(picture, DEIT) is picture.pixels
 
 
 @pytest.mark.parametrize(
