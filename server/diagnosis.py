@@ -8,7 +8,7 @@ from server.nvml import GpuLoad
 
 BUSY = 1.5  # processes that want to run, per processor we may use, from which on others are felt
 OTHERS = 0.1  # share of a GPU's time that others take, from which on they are felt
-SPARE = 4  # processors beside a GPU from which on front ends are worth theirs (benchmarks/peers)
+MANY = 12  # processors beside a GPU on which front ends were measured to be worth theirs (benchmarks/peers)
 
 
 class Cores(BaseModel):
@@ -90,9 +90,9 @@ class Diagnosis(BaseModel):
             yield "freed memory goes back to the system (not glibc, or its own settings): batches fault it in again"
 
     def _gpu_limits(self) -> Iterator[str]:
-        if not self.frontends and self.cores.quota >= SPARE:
-            half = int(self.cores.quota) // 2
-            yield f"one process speaks HTTP and decodes for the GPU: `serve --frontends {half}` answers more requests"
+        if not self.frontends and self.cores.quota >= MANY:
+            most = int(self.cores.quota * 2 / 3)
+            yield f"one process speaks HTTP and decodes for the GPU: `serve --frontends {most}` answers more requests"
         load = self.gpu_load
         if load is None:
             yield "NVML does not answer: load that is not ours is not seen"

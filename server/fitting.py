@@ -23,8 +23,17 @@ _TURNS = {  # EXIF 2.32, table 5: orientation -> what brings the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ACROSS, _FROM_THE_RIGHT, _FROM_BELOW = (5, 6, 7, 8), (2, 3, 7, 8), (3, 4, 6, 7)
-"""Where rows become columns; where columns, and rows, are counted from the other end."""
+DOWN, ACROSS = 1, 2  # axes of (C, height, width)
+TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {  # the same: whether rows become columns, then the axes flipped
+    2: (False, (ACROSS,)),
+    3: (False, (DOWN, ACROSS)),
+    4: (False, (DOWN,)),
+    5: (True, ()),
+    6: (True, (ACROSS,)),
+    7: (True, (DOWN, ACROSS)),
+    8: (True, (DOWN,)),
+}
+UNTURNED: tuple[bool, tuple[int, ...]] = (False, ())
 
 
 def needed(preprocessing: Preprocessing) -> int:
@@ -74,11 +83,12 @@ def middle(
     Only what is wanted is resized, and always across before down, as PyTorch does it (see `fit`).
     """
     side, (width, height) = preprocessing.size, scaled(size, preprocessing)
-    across = orientation in _ACROSS
-    left, top = _start((height, width) if across else (width, height), side)
-    left, top = (top, left) if across else (left, top)
-    left = width - side - left if orientation in _FROM_THE_RIGHT else left
-    top = height - side - top if orientation in _FROM_BELOW else top
+    turned, flips = TURNS.get(orientation, UNTURNED)
+    seen = (height, width) if turned else (width, height)
+    left, top = _start(seen, side)
+    left = seen[0] - side - left if ACROSS in flips else left
+    top = seen[1] - side - top if DOWN in flips else top
+    left, top = (top, left) if turned else (left, top)
     whole = covered(size, (pixels.shape[1], pixels.shape[0]))
     x, y = (of / to for of, to in zip(whole, (width, height), strict=True))
     first, rows = _around(top * y, (top + side) * y, side, len(pixels))

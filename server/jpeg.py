@@ -1,4 +1,4 @@
-"""JPEG, the quick way: libjpeg-turbo makes the picture smaller while it decodes; others do what is left."""
+"""JPEG, the quick way: libjpeg-turbo makes a picture smaller as it decodes; fitting.py or pixels.py does the rest."""
 
 from typing import NamedTuple
 

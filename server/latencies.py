@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 MOST_CHECKS = 8
 ENOUGH = 0.1  # seconds
-ROUNDS_OF_LANES = 8  # batches on each, or the first and the last would count
+BATCHES_A_LANE = 8  # or the first and the last would count
 
 
 def batches_up_to(largest: int) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def measured(
         return latency
     latency = checked(table, latency, keep=keep)
     cheapest = [entry.stitch for entry in table.frontier()[:2]]
-    if max(batches) >= len(cheapest) == 2:
+    if len(cheapest) > 1 and max(batches) > 1:
         latency = launched(table, latency, partial(_mixed_seconds, engine), cheapest)
     log.info("predicted from modules: %s", {k: v for k, v in latency.details.items() if k.startswith("prediction")})
     return latency
@@ -100,12 +100,20 @@ def measured(
 
 def _mixed_seconds(engine: Engine, stitches: Sequence[int], way: Way) -> float:
     """Seconds of one of several batches of these stitches, as many at once as the engine takes."""
-    images, times = engine.fixed_images(len(stitches)), 1 if engine.lanes == 1 else ROUNDS_OF_LANES * engine.lanes
+    images, began = engine.fixed_images(len(stitches)), time.perf_counter()
+    times = on_all_lanes(engine, lambda: engine.run(images, stitches, way))
+    return (time.perf_counter() - began) / times
+
+
+def on_all_lanes(engine: Engine, batch: Callable[[], object]) -> int:
+    """Run a batch several times, as many at once as the engine takes, or where that is one, once; how many times."""
+    if engine.lanes == 1:  # and on this thread: a new one is slow at first on a processor
+        batch()
+        return 1
+    times = BATCHES_A_LANE * engine.lanes
     with ThreadPoolExecutor(engine.lanes) as lanes:
-        each = map if engine.lanes == 1 else lanes.map  # a new thread is slow at first on a processor
-        began = time.perf_counter()
-        list(each(lambda _: engine.run(images, stitches, way), range(times)))
-        return (time.perf_counter() - began) / times
+        list(lanes.map(lambda _: batch(), range(times)))
+    return times
 
 
 def covering(table: LookupTable) -> list[int]:

@@ -12,20 +12,11 @@ from torch.nn import functional
 
 from lookup_tables.records import Preprocessing
 from server.errors import BadImage
-from server.fitting import covered, scaled
+from server.fitting import TURNS, UNTURNED, covered, scaled
 from server.images import Limits, Other, Picture, read
 
 _SLIGHTLY = 1e-9
 _OVERSHOOT = 0.1 * 255  # resampling leaves the range by a few percent, a wrong normalisation by far more
-_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {  # EXIF 2.32, table 5: whether rows become columns, then the flips
-    2: (False, (2,)),
-    3: (False, (1, 2)),
-    4: (False, (1,)),
-    5: (True, ()),
-    6: (True, (2,)),
-    7: (True, (1, 2)),
-    8: (True, (1,)),
-}
 
 
 def decode(
@@ -87,8 +78,8 @@ def resized(pixels: torch.Tensor, size: tuple[int, int], preprocessing: Preproce
 
 def upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
     """(C, height, width) as stored -> as it is to be seen, by its EXIF orientation."""
-    across, flips = _TURNS.get(orientation, (False, ()))
-    pixels = pixels.transpose(1, 2) if across else pixels
+    turned, flips = TURNS.get(orientation, UNTURNED)
+    pixels = pixels.transpose(1, 2) if turned else pixels
     return pixels.flip(flips) if flips else pixels
 
 

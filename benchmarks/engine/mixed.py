@@ -18,7 +18,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -32,6 +32,7 @@ from lookup_tables.costs import Way
 from lookup_tables.table import LookupTable, folder
 from lookup_tables.writer import latency_path
 from server.engine import Engine
+from server.latencies import on_all_lanes
 from server.process import prepare
 from stitching.wavefront import order
 
@@ -109,15 +110,20 @@ def mixing(
     images, draw = pictures(chosen, rows), random.Random(0)
     took: dict[Way | None, list[float]] = {"merged": [], "grouped": []} | ({} if lanes else {None: []})
     mixtures = []
+    count = min(alike or len(stitches), len(stitches))
     for _ in range(rounds + 1):
-        count = min(alike or len(stitches), len(stitches))
         first = draw.randrange(len(stitches) - count + 1)
         among = draw.sample(stitches[first : first + count], count)
         mixtures.append((among + draw.choices(among, k=rows))[:rows])
     for turn, mixture in enumerate(mixtures):
         for way, seconds in took.items():
             start = clock()
-            times = at_once(chosen, images, mixture, way) if lanes else run(chosen, images, mixture, way)
+            batch = partial(run, chosen, images, mixture, way)
+            times = 1
+            if lanes:
+                times = on_all_lanes(chosen, batch)
+            else:
+                batch()
             if turn:  # the first one warms up
                 seconds.append((clock() - start) / times)
     merged, grouped = zip(*(calls(chosen, mixture) for mixture in mixtures[1:]), strict=True)
@@ -127,7 +133,7 @@ def mixing(
         if way != "merged"
     ]
     print(
-        f"{label_of(chosen)}, {rows} rows of {alike or len(stitches)} stitches: merged {', '.join(over)}; module calls "
+        f"{label_of(chosen)}, {rows} rows of {count} stitches: merged {', '.join(over)}; module calls "
         f"{median(merged):.0f} merged and {median(grouped):.0f}",
         flush=True,
     )
@@ -137,21 +143,13 @@ def mixing(
         print(f"    the table merges {sum(ways)} of {len(ways)}, and takes {spread(lost)} times the faster way")
 
 
-def run(chosen: Engine, images: list[Tensor], mixture: list[int], way: Way | None) -> int:
-    """One batch, one way, or each image alone; how many batches it was."""
+def run(chosen: Engine, images: list[Tensor], mixture: list[int], way: Way | None) -> None:
+    """One batch, one way, or each image alone."""
     if way:
         chosen.run(images, mixture, way)
     else:
         for image, stitch in zip(images, mixture, strict=True):
             chosen.run([image], [stitch])
-    return 1
-
-
-def at_once(chosen: Engine, images: list[Tensor], mixture: list[int], way: Way | None) -> int:
-    """Several, as many at once as the engine takes."""
-    with ThreadPoolExecutor(chosen.lanes) as lanes:
-        each = map if chosen.lanes == 1 else lanes.map
-        return sum(each(lambda _: run(chosen, images, mixture, way), range(1 if chosen.lanes == 1 else 16)))
 
 
 def calls(chosen: Engine, mixture: list[int]) -> tuple[int, int]:

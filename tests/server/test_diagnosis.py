@@ -37,7 +37,7 @@ HEALTHY = Diagnosis(
     gpu={},
     gpu_load=None,
 )
-GPU = HEALTHY.model_copy(update={"gpu": {"name": "H100"}, "gpu_load": GpuLoad(others=0.0), "frontends": 4})
+GPU = HEALTHY.model_copy(update={"gpu": {"name": "H100"}, "gpu_load": GpuLoad(others=0.0)})
 
 
 def test_nothing_limits_a_healthy_machine() -> None:
@@ -46,10 +46,11 @@ def test_nothing_limits_a_healthy_machine() -> None:
 
 
 def test_beside_a_gpu_processors_to_spare_are_for_front_ends() -> None:
-    (limit,) = GPU.model_copy(update={"frontends": 0}).limits
-    assert "--frontends 4" in limit
-    few = Cores(allowed=8, quota=3.5, threads=1, reason="the GPU computes")
-    assert GPU.model_copy(update={"frontends": 0, "cores": few}).limits == []
+    many = Cores(allowed=16, quota=12, threads=1, reason="the GPU computes")
+    (limit,) = GPU.model_copy(update={"frontends": 0, "cores": many}).limits
+    assert "--frontends 8" in limit
+    assert GPU.model_copy(update={"frontends": 8, "cores": many}).limits == []
+    assert GPU.model_copy(update={"frontends": 0}).limits == []
 
 
 @pytest.mark.parametrize(
