@@ -1,7 +1,10 @@
 """What stands between a request and the engine: HTTP, threads that decode, and the event loop's other work."""
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Self
+
+from server.errors import DeadlinePassed
 
 WEIGHT = 0.05
 DEVIATIONS = 1.0
@@ -18,10 +21,15 @@ def unseen(slack: float) -> float:
 
 
 class Front:
-    """Images on their way to the queue: how many, and the seconds from one to the next that gets there."""
+    """Images on their way to the queue, `lanes` of them at once: how many, and the seconds that one keeps all lanes.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._since = clock, 0.0
+    It keeps one of them, while others may be free: what single images take tells then what many at once would. Were
+    that taken for the pace of all, those who come together would look late, and refused never show that they are not.
+    """
+
+    def __init__(self, clock: Callable[[], float], lanes: int = 1) -> None:
+        self._clock, self._since, self._spent = clock, 0.0, 0.0
+        self.lanes = lanes
         self.coming = 0
         """Images that the doorman let pass and whose turn at the gate has not come."""
         self.inside = 0
@@ -31,7 +39,7 @@ class Front:
     @property
     def wait(self) -> float:
         """Seconds until one more would get to the queue."""
-        return (self.inside + 1) * self.seconds
+        return max(self.inside + 1, self.lanes) * self.seconds
 
     @property
     def reply(self) -> float:
@@ -47,21 +55,26 @@ class Front:
         return self
 
     def __enter__(self) -> None:
-        if not self.inside:
-            self._since = self._clock()
+        self._spend()
         self.inside += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._spend()
+        if not isinstance(error, (DeadlinePassed, CancelledError)):  # which may have kept no lane at all
+            self._learn()
         self.inside -= 1
-        self._learn()
 
     def answered(self, seconds: float) -> None:
         """Learn what an answer takes from the end of its batch on."""
         self._deviation += WEIGHT * (abs(seconds - self._reply) - self._deviation)
         self._reply += WEIGHT * (seconds - self._reply)
 
-    def _learn(self) -> None:
+    def _spend(self) -> None:
         now = self._clock()
-        seconds, self._since = now - self._since, now
-        most = LARGEST * self.seconds or seconds
+        self._spent += (now - self._since) * min(1.0, self.inside / self.lanes)
+        self._since = now
+
+    def _learn(self) -> None:
+        seconds, self._spent = self._spent, 0.0
+        most = LARGEST * min(self.inside, self.lanes) * self.seconds or seconds
         self.seconds += WEIGHT * (min(seconds, most) - self.seconds) if self.seconds else seconds

@@ -30,6 +30,7 @@ from server.reading import Reading, elsewhere, here, timed
 from server.settings import Settings
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
+from server.threads import most_threads
 from stitching.checkpoint import sha256, shipped
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class Service:
         self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None, machine.read)
         self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
-        self.front = Front(clock)
+        decoders = settings.decode_threads * max(1, settings.frontends)
+        self.front = Front(clock, lanes=most_threads(decoders))
         self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._engine_threads = ThreadPoolExecutor(engine.lanes, "engine")
         self.batcher: Batcher[Image, Ranking] = Batcher(
@@ -90,7 +92,7 @@ class Service:
             self._engine_threads,
             lanes=engine.lanes,
             headroom=self.headroom,
-            crowded=lambda: self.front.inside > settings.decode_threads,
+            crowded=lambda: self.front.inside > decoders,
             on_batch=self._count,
             clock=self.clock,
         )

@@ -74,7 +74,7 @@ def choose_once(path: Path, most: int, measure: Seconds) -> Threads:
 
 
 def most_threads(by_itself: int = BY_ITSELF) -> int:
-    """What torch takes by itself, but no more than a quota allows.
+    """So many threads, what torch takes by itself, but no more than there are processors or a quota allows.
 
     torch looks at the processors of the affinity alone: in a container with a quota of two it would start one for
     every processor of the host, and be stopped most of the time.

@@ -1,9 +1,11 @@
 """What stands before the engine: counted and learned by a clock that the test moves."""
 
-from contextlib import ExitStack
+from asyncio import CancelledError
+from contextlib import ExitStack, suppress
 
 import pytest
 
+from server.errors import DeadlinePassed
 from server.front import LARGEST, MOST_AFTER, MOST_UNSEEN, UNSEEN, Front
 
 
@@ -48,6 +50,39 @@ def test_who_comes_waits_for_those_before(front: Front, clock: Clock) -> None:
         assert front.inside == 2
         assert front.wait == pytest.approx(0.009)
     assert front.inside == 0
+
+
+def test_lanes_take_one_each(clock: Clock) -> None:
+    front = Front(clock, lanes=4)
+    for _ in range(50):  # one at a time, which says what four lanes could do
+        through(front, clock, 0.008, images=1)
+    assert front.seconds == pytest.approx(0.002)
+    with ExitStack() as inside:
+        for before in range(8):
+            assert front.wait == pytest.approx(0.008 if before < 4 else (before + 1) * 0.002)
+            inside.enter_context(front.passing())
+
+
+def test_those_that_end_together_count_as_many(clock: Clock) -> None:
+    front = Front(clock, lanes=4)
+    through(front, clock, 0.008, images=1)
+    for _ in range(50):
+        with ExitStack() as four:
+            for _ in range(4):
+                four.enter_context(front.passing())
+            clock.now += 0.008
+    assert front.seconds == pytest.approx(0.002, rel=0.15)
+
+
+@pytest.mark.parametrize("error", [DeadlinePassed("too late"), CancelledError()])
+def test_what_was_given_up_says_nothing_of_the_time_others_take(
+    front: Front, clock: Clock, error: BaseException
+) -> None:
+    through(front, clock, 0.003, images=1)
+    for _ in range(50):
+        with suppress(type(error)), front.passing():
+            raise error
+    assert front.seconds == pytest.approx(0.003)
 
 
 def test_time_with_nobody_inside_does_not_count(front: Front, clock: Clock) -> None:
