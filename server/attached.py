@@ -1,22 +1,26 @@
 """One front end, seen from the engine's process: the application answers its requests, and it decodes for them."""
 
 import asyncio
-import json
 import socket
+import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
+from pydantic_core import from_json, to_json
 from starlette.types import ASGIApp, Message, Scope
 
 from server import errors
+from server.channel import HELD as HELD_PART
 from server.channel import Channel, Kind
-from server.connection import CAME
+from server.connection import CAME, LEFT, UNREAD
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
 from server.frontend import AHEAD, ASKED
 from server.pixels import from_pixels
-from server.reading import elsewhere
+from server.reading import HELD, elsewhere
+from server.refused import Doorman, Header
 from server.service import Service
 from server.shared import Shared
 from server.stages import Stages
@@ -32,27 +36,44 @@ class Incoming:
         self._owed = owed  # parts to ask for once the application wants the body
         self._messages: deque[Message] = deque()
         self._came = asyncio.Event()
-        self.gone = False
-        self.received = 0
-        """Bytes of its body."""
+        self._brought = False
+        self._received = 0  # bytes of its body
+        self.unread, self.gone = True, False
+        self.told: set[Callable[[], object]] = set()
+        """What is called when its client leaves."""
 
     def body(self, more: bool, body: bytes) -> None:
         """A part of its body."""
-        self.received += len(body)
-        self._messages.append({"type": "http.request", "body": body, "more_body": more})
-        self._came.set()
+        self._received += len(body)
+        self._take({"type": "http.request", "body": body, "more_body": more})
+
+    def hold(self, more: bool, size: int) -> None:
+        """A part of its body came, which stays where its client is connected."""
+        if not self._brought:  # else all of it is on its way
+            self._take({"type": "http.request", "body": b"", "more_body": more, HELD: size})
 
     def leave(self) -> None:
         """Its client has left, or its front end."""
         self.gone = True
         self._came.set()
+        for tell in tuple(self.told):
+            tell()
 
     async def read(self, body: bytes, stages: Stages) -> Image:
         """What its image, a file's bytes, becomes for the engine: read where its client is connected."""
-        return await self._front.read(body, self._number if len(body) == self.received else 0, stages)
+        return await self._front.read(body, self._number if len(body) == self._received else 0, stages)
 
     async def receive(self) -> Message:
         """As ASGI has it."""
+        while HELD in (message := await self.held()):
+            if not self._brought:
+                self._brought = True
+                self._messages.clear()
+                self._front.channel.send(Kind.BRING, self._number)
+        return message
+
+    async def held(self) -> Message:
+        """The same, but what is held is left where it is."""
         for _ in range(self._owed):
             self._front.channel.send(Kind.MORE, self._number)
         self._owed = 0
@@ -62,16 +83,28 @@ class Incoming:
             self._came.clear()
             await self._came.wait()
         message = self._messages.popleft()
-        if message["more_body"]:
+        if message["more_body"] and HELD not in message:
             self._front.channel.send(Kind.MORE, self._number)
         return message
+
+    def _take(self, message: Message) -> None:
+        self._messages.append(message)
+        self.unread = message["more_body"]
+        self._came.set()
 
 
 class Attached:
     """A front end on a socket, with memory that it writes pictures to."""
 
-    def __init__(self, app: ASGIApp, service: Service, memory: Shared, connected: socket.socket) -> None:
-        self._app, self._service, self._memory, self.socket = app, service, memory, connected
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        memory: Shared,
+        connected: socket.socket,
+        doorman: Doorman = lambda *_: None,
+    ) -> None:
+        self._app, self._service, self._memory, self.socket, self._doorman = app, service, memory, connected, doorman
         self.channel = Channel(self.take, self._on_lost)
         self.open: dict[int, Incoming] = {}
         self.gone = asyncio.Event()
@@ -122,17 +155,15 @@ class Attached:
     def take(self, kind: Kind, number: int, payload: bytes) -> None:
         """A frame that came."""
         if kind is Kind.OPEN:
-            head = json.loads(payload)
-            incoming = self.open[number] = Incoming(self, number, AHEAD if head["asks"] else 0)
-            task = asyncio.create_task(self._answer(number, incoming, head))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(number, from_json(payload))
         elif kind is Kind.BODY and number in self.open:
             self.open[number].body(payload[0] > 0, payload[1:])
+        elif kind is Kind.HELD and number in self.open:
+            self.open[number].hold(*HELD_PART.unpack(payload))
         elif kind is Kind.GONE and number in self.open:
             self.open[number].leave()
         elif kind is Kind.READ:
-            said, found = json.loads(payload), self._reading.get(number)
+            said, found = from_json(payload), self._reading.get(number)
             if found and not found.done():
                 found.set_result(said)
             else:
@@ -148,24 +179,50 @@ class Attached:
                 found.set_exception(Unavailable(LOST))
         self.gone.set()
 
-    async def _answer(self, number: int, incoming: Incoming, head: dict[str, Any]) -> None:
-        """One request, from its head to the end of its answer."""
+    def _begin(self, number: int, head: dict[str, Any]) -> None:
+        """One request, whose head has come: it is refused at once, or answered by a task of its own."""
+        scope = _scope(head)
+        if scope["method"] == "POST" and not head["asks"]:
+            waiting = time.monotonic() - head[CAME]
+            if refused := self._doorman(
+                b"?".join([scope["raw_path"], scope["query_string"]]), scope["headers"], waiting
+            ):
+                self._start(number, refused.status, refused.whole_headers)
+                self._data(number, False, refused.body)
+                return
+        incoming = self.open[number] = Incoming(self, number, AHEAD if head["asks"] else 0)
+        scope["state"] = {CAME: head[CAME], LEFT: incoming.told, UNREAD: lambda: incoming.unread}
+        task = asyncio.create_task(self._answer(number, incoming, scope))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, number: int, incoming: Incoming, scope: Scope) -> None:
+        """One request, to the end of its answer."""
         elsewhere.set(incoming)
+        ended = False
 
         async def send(message: Message) -> None:
+            nonlocal ended
             if message["type"] == "http.response.start":
-                pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
-                self.channel.send(Kind.START, number, json.dumps([message["status"], pairs]).encode())
+                self._start(number, message["status"], message["headers"])
             else:
-                more = b"\1" if message.get("more_body", False) else b"\0"
-                self.channel.send(Kind.DATA, number, more, message.get("body", b""))
+                ended = not message.get("more_body", False)
+                self._data(number, not ended, message.get("body", b""))
             await self.channel.drain()
 
         try:
-            await self._app(_scope(head), incoming.receive, send)
+            await self._app(scope, incoming.receive, send)
         finally:
             del self.open[number]
-            self.channel.send(Kind.CUT, number)
+            if not ended:
+                self.channel.send(Kind.CUT, number)
+
+    def _start(self, number: int, status: int, headers: Iterable[Header]) -> None:
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        self.channel.send(Kind.START, number, to_json([status, pairs]))
+
+    def _data(self, number: int, more: bool, body: bytes) -> None:
+        self.channel.send(Kind.DATA, number, b"\1" if more else b"\0", body)
 
 
 def _scope(head: dict[str, Any]) -> Scope:
@@ -173,7 +230,6 @@ def _scope(head: dict[str, Any]) -> Scope:
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "root_path": "",
-        "state": {} if head[CAME] is None else {CAME: head[CAME]},
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["headers"]],
         **{name: head[name] for name in ("method", "path", "scheme", "http_version")},
         **{name: head[name] and tuple(head[name]) for name in ("client", "server")},

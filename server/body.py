@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from fastapi import Request
 from starlette.types import Receive
@@ -12,6 +12,7 @@ from starlette.types import Receive
 from server.errors import BadRequest, ClientGone, Overloaded, ServeError, SlowBody, TooLarge, UnsupportedType
 from server.form import MOST_IMAGES, Form, FormReader
 from server.images import check_type
+from server.reading import HELD, elsewhere
 
 FORM = "multipart/form-data"
 FORM_OVERHEAD = 64 * 1024  # bytes of boundaries and part headers beside the file
@@ -29,6 +30,13 @@ class Sent(Protocol):
     @property
     def receive(self) -> Receive:
         """Gives the next message."""
+
+
+class Held(NamedTuple):
+    """What may stay where its client is connected."""
+
+    headers: Mapping[str, str]
+    receive: Receive
 
 
 class Bodies:
@@ -105,8 +113,9 @@ class Body:
             if message["type"] == "http.disconnect":
                 raise ClientGone("the client left while sending its body")
             piece, more = message.get("body", b""), message.get("more_body", False)
-            self.size += len(piece)
-            self._bodies.count(len(piece))
+            size = message.get(HELD, len(piece))
+            self.size += size
+            self._bodies.count(size)
             _check_size(self.size, limit)
             if self._dropped:
                 raise _full()
@@ -127,7 +136,7 @@ class Body:
 
 
 async def read_image(request: Request, body: Body, max_bytes: int, timeout: float | None) -> bytes:
-    """The image's bytes.
+    """The image's bytes; none where they are held elsewhere, to be read there.
 
     Raises as `Body.receive` does; UnsupportedType for a declared type that is no image; BadRequest for a form without
     exactly one file, or with a `budget` field, which would not count.
@@ -136,8 +145,9 @@ async def read_image(request: Request, body: Body, max_bytes: int, timeout: floa
         raise UnsupportedType("send the image without Content-Encoding", accepted=["identity"])
     if not _is_form(request):
         check_type(request.headers.get("content-type"))
-        content = BytesIO()
-        await body.receive(request, max_bytes, timeout, content.write)
+        content, other = BytesIO(), elsewhere.get()
+        sent = Held(request.headers, other.held) if other else request
+        await body.receive(sent, max_bytes, timeout, content.write)
         return content.getvalue()  # not a copy, as of a bytearray
     reader = FormReader(request.headers["content-type"], max_bytes, most_files=1)
     await body.receive(request, max_bytes + FORM_OVERHEAD, timeout, reader.feed)

@@ -14,30 +14,35 @@ class Kind(IntEnum):
     """From a front end, as all up to TOLD: a request's head, as JSON."""
     BODY = 1
     """A part of its body, after a byte that says whether more comes."""
-    GONE = 2
+    HELD = 2
+    """Of a part of its body, which stays where it is: whether more comes, and how many bytes it has."""
+    GONE = 3
     """Its client has left."""
-    READ = 3
+    READ = 4
     """What came of a reading, as JSON."""
-    TOLD = 4
+    TOLD = 5
     """A connection was answered in the application's place: the number is the status."""
-    MORE = 5
+    MORE = 6
     """From the engine's process, as all that follow: one more part of a body may come."""
-    START = 6
+    BRING = 7
+    """A body that was held is wanted: what has come of it is to be sent as one part."""
+    START = 8
     """Status and headers of an answer, as JSON."""
-    DATA = 7
+    DATA = 9
     """A part of its body, after a byte that says whether more comes."""
-    CUT = 8
-    """There will be no more of it."""
-    DECODE = 9
+    CUT = 10
+    """There will be no more of an answer that has not come to its end."""
+    DECODE = 11
     """An image is to be read: its deadline and its request, and the image where it is not that request's body."""
-    DROP = 10
+    DROP = 12
     """Nobody waits for a reading any more."""
-    FREE = 11
+    FREE = 13
     """A place in the memory that both share, whose number this is, is free again."""
-    STOP = 12
+    STOP = 14
     """Take no more clients, answer the others, and go."""
 
 
+HELD = struct.Struct("<?Q")
 _HEAD = struct.Struct("<IBQ")
 
 

@@ -22,9 +22,10 @@ from typing import Any
 
 from lookup_tables.records import Preprocessing
 from server import logs
-from server.channel import Channel, Kind
+from server.channel import HELD, Channel, Kind
 from server.connection import CAME, UNREAD
 from server.errors import ServeError, Unavailable
+from server.exchange import Exchange, is_image
 from server.images import Limits, finished, read
 from server.leaving import Leaving, configuration
 from server.refused import PROBLEM
@@ -40,6 +41,7 @@ ORPHANED = 1.0  # seconds for which a front end without an engine says so, befor
 NO_ENGINE = "the engine's process has ended; the server is to be restarted"
 STOPPED = "the server stopped before it could answer"
 CUT = "the answer ended before its end"
+CLOSE = b"connection", b"close"
 
 
 @dataclass(frozen=True)
@@ -68,26 +70,6 @@ class Given:
         return json.dumps(asdict(self))
 
 
-class Exchange:
-    """One request on its way: its body, as far as an image may be it; how many parts may be sent; what is answered."""
-
-    def __init__(self, room: int, most: int) -> None:
-        self.body: list[bytes] = []
-        self._left = most
-        self.room = asyncio.Semaphore(room)
-        self.answer: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        self.left = False
-        """Whether its client has."""
-
-    def keep(self, part: bytes) -> None:
-        """Keep a part of the body, or let all of it go once it is more than an image may have."""
-        self._left -= len(part)
-        if self._left >= 0:
-            self.body.append(part)
-        else:
-            self.body.clear()
-
-
 class Relay:
     """The application of a front end: the engine's process answers. `on_stop` is called when that says to stop."""
 
@@ -109,7 +91,11 @@ class Relay:
         """One request."""
         # Whoever asks before sending a body is told to go on when the application wants it.
         asks = any(name == b"expect" for name, _ in scope["headers"])
-        number, exchange = next(self._numbers), Exchange(0 if asks else AHEAD, self._limits.max_bytes)
+        most = self._limits.max_bytes
+        number, exchange = (
+            next(self._numbers),
+            Exchange(0 if asks else AHEAD, most, not asks and is_image(scope, most)),
+        )
         started = ended = False
         if self.lost:
             await _refuse(send, NO_ENGINE)
@@ -123,8 +109,8 @@ class Relay:
                 message = await exchange.answer.get()
                 if message is None:
                     break
-                if not started and unread():
-                    message["headers"].append((b"connection", b"close"))
+                if not started and unread() and CLOSE not in message["headers"]:
+                    message["headers"].append(CLOSE)
                 await send(message)
                 started = True
                 ended = message["type"] == "http.response.body" and not message["more_body"]
@@ -151,14 +137,18 @@ class Relay:
         """Send the request's body on, as far as it is wanted, and that its client has left."""
         more = True
         while True:
-            if more:
+            if more and not exchange.held:
                 await exchange.room.acquire()
             message = await receive()
             if message["type"] != "http.request":
                 break
             body, more = message.get("body", b""), message.get("more_body", False)
             exchange.keep(body)
-            self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
+            exchange.complete = not more
+            if exchange.held:
+                self.channel.send(Kind.HELD, number, HELD.pack(more, len(body)))
+            else:
+                self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
         exchange.left = True
         self.channel.send(Kind.GONE, number)
 
@@ -177,6 +167,9 @@ class Relay:
             return  # its client has left
         elif kind is Kind.MORE:
             exchange.room.release()
+        elif kind is Kind.BRING:
+            exchange.held = False
+            self.channel.send(Kind.BODY, number, b"\0" if exchange.complete else b"\1", *exchange.body)
         elif kind is Kind.START:
             status, headers = json.loads(payload)
             pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
@@ -244,7 +237,7 @@ async def _refuse(send: Any, detail: str) -> None:
         (b"content-type", PROBLEM.encode()),
         (b"content-length", b"%d" % len(body)),
         (b"retry-after", b"1"),
-        (b"connection", b"close"),
+        CLOSE,
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

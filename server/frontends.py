@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from server.attached import Attached
+from server.doorman import doorman
 from server.frontend import Given
 from server.images import Limits
 from server.service import Service
@@ -30,8 +31,9 @@ LAST = 5.0  # seconds more than requests have, in which front ends must have gon
 class FrontEnds:
     """`count` processes on these sockets, which speak HTTP for the application and decode for the service."""
 
-    def __init__(self, app: ASGIApp, service: Service, sockets: list[socket.socket], count: int) -> None:
+    def __init__(self, app: FastAPI, service: Service, sockets: list[socket.socket], count: int) -> None:
         self._app, self._service, self._sockets, self._count = app, service, sockets, count
+        self._doorman = doorman(app)
         self._alive: dict[Attached, subprocess.Popen[bytes]] = {}
         self._stopping = False
         self.deaths = 0
@@ -129,7 +131,7 @@ class FrontEnds:
         with theirs:
             files = [*given.listening, given.channel, given.memory]
             process = subprocess.Popen(command, env=environment, pass_fds=files, process_group=0)  # noqa: S603 - this program
-        front = Attached(self._app, self._service, memory, ours)
+        front = Attached(self._app, self._service, memory, ours, self._doorman)
         self._alive[front] = process
         self._service.helpers.add(process.pid)
         try:

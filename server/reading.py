@@ -4,9 +4,13 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Protocol
 
+from starlette.types import Message
+
 from server.engine import Image
 from server.stages import Stages
 
+HELD = "held"
+"""In a message: the bytes of a part of the body that is held where its client is connected."""
 Reading = Callable[[Stages], Awaitable[Image]]
 """Gives what the engine takes; ends the stages `decode_wait` and `decode`. Raises what is wrong with the image."""
 
@@ -28,7 +32,10 @@ class Elsewhere(Protocol):
     """Another process, which reads images for this one."""
 
     async def read(self, body: bytes, stages: Stages) -> Image:
-        """An image file's bytes -> what the engine takes, as a `Reading`."""
+        """An image file's bytes -> what the engine takes, as a `Reading`; none: the body that is held there."""
+
+    async def held(self) -> Message:
+        """As ASGI's `receive`, but a part of a body that stays there has no bytes: HELD is how many it has."""
 
 
 elsewhere: ContextVar[Elsewhere | None] = ContextVar("elsewhere", default=None)

@@ -15,12 +15,16 @@ class Refused(NamedTuple):
     headers: Sequence[Header]
     body: bytes
 
+    @property
+    def whole_headers(self) -> Sequence[Header]:
+        """With those that tell of the body."""
+        return *self.headers, (b"content-type", PROBLEM.encode()), (b"content-length", b"%d" % len(self.body))
+
     def rendered(self, more: Iterable[Header]) -> bytes:
         """As HTTP/1.1 has it, with more headers."""
         first = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()
-        lines = (name + b": " + value for name, value in (*more, *self.headers))
-        last = f"content-type: {PROBLEM}\r\ncontent-length: {len(self.body)}\r\n".encode()
-        return b"\r\n".join([first, *lines, last, self.body])
+        lines = (name + b": " + value for name, value in (*more, *self.whole_headers))
+        return b"\r\n".join([first, *lines, b"", self.body])
 
 
 Doorman = Callable[[bytes, Sequence[Header], float], Refused | None]

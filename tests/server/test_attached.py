@@ -3,35 +3,73 @@
 import asyncio
 import json
 import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from conftest import Running
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.attached import Attached
-from server.channel import Channel, Kind
-from server.frontend import Exchange
+from server.channel import HELD, Channel, Kind
+from server.connection import CAME
+from server.exchange import Exchange, is_image
+from server.refused import PROBLEM, Doorman, Header, Refused
 from server.shared import Shared
 from server.stages import Stages
 
 
-def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(running: Running) -> None:
-    class Told(Channel):
-        def __init__(self) -> None:
-            super().__init__(lambda *_: None, lambda: None)
-            self.frames: list[tuple[Kind, int]] = []
+class Told(Channel):
+    """Keeps what is sent."""
 
-        @property
-        def closed(self) -> bool:
-            return False
+    def __init__(self) -> None:
+        super().__init__(lambda *_: None, lambda: None)
+        self.frames: list[tuple[Kind, int]] = []
+        self.said: list[bytes] = []
 
-        def send(self, kind: Kind, number: int, *parts: bytes) -> None:
-            self.frames.append((kind, number))
+    @property
+    def closed(self) -> bool:
+        return False
 
+    def send(self, kind: Kind, number: int, *parts: bytes) -> None:
+        self.frames.append((kind, number))
+        self.said.append(b"".join(parts))
+
+
+@pytest.fixture
+def attach(running: Running) -> Iterator[Callable[..., tuple[Attached, Told]]]:
+    """Makes a front end, as the engine's process sees it, and what it is told."""
+    ours, theirs = socket.socketpair()
+
+    def made(app: ASGIApp, doorman: Doorman = lambda *_: None) -> tuple[Attached, Told]:
+        front, told = Attached(app, running.service, Shared.create(64, 3), ours, doorman), Told()
+        front.channel = told
+        return front, told
+
+    yield made
+    ours.close()
+    theirs.close()
+
+
+def head(**told: Any) -> bytes:
+    usual: dict[str, Any] = {
+        "method": "POST",
+        "path": "/classify",
+        "scheme": "http",
+        "http_version": "1.1",
+        "client": ["1.2.3.4", 5],
+    }
+    usual |= {"server": ["5.6.7.8", 9], "raw_path": "/classify", "query_string": "budget=1", "asks": False}
+    return json.dumps(usual | {"headers": [["x-request-id", "mine"]], CAME: time.monotonic() - 1.0} | told).encode()
+
+
+def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(
+    running: Running, attach: Callable[..., tuple[Attached, Told]]
+) -> None:
     async def scenario() -> list[tuple[Kind, int]]:
-        service, (ours, theirs) = running.service, socket.socketpair()
-        front = Attached(FastAPI(), service, Shared.create(64, 3), ours)
-        front.channel = told = Told()
+        service, (front, told) = running.service, attach(FastAPI())
         stages = Stages(service.clock, service.clock(), 60.0)
         reading = asyncio.create_task(front.read(b"a file", 0, stages))
         await asyncio.sleep(0)
@@ -40,11 +78,96 @@ def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(ru
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        ours.close()
-        theirs.close()
         return told.frames
 
     assert asyncio.run(scenario()) == [(Kind.DECODE, 1), (Kind.FREE, 2)]
+
+
+def test_whom_the_doorman_refuses_is_answered_without_the_application(
+    attach: Callable[..., tuple[Attached, Told]],
+) -> None:
+    asked: list[tuple[bytes, Sequence[Header], float]] = []
+
+    def doorman(*request: Any) -> Refused:
+        asked.append(request)
+        return Refused(503, [(b"retry-after", b"7")], b"{}")
+
+    front, told = attach(FastAPI(), doorman)  # which no loop runs
+    front.take(Kind.OPEN, 4, head())
+    front.take(Kind.BODY, 4, b"\0body")
+    assert told.frames == [(Kind.START, 4), (Kind.DATA, 4)]
+    status, headers = json.loads(told.said[0])
+    assert (status, told.said[1]) == (503, b"\0{}")
+    assert dict(headers) == {"retry-after": "7", "content-type": PROBLEM, "content-length": "2"}
+    [(url, given, waiting)] = asked
+    assert (url, given) == (b"/classify?budget=1", [(b"x-request-id", b"mine")])
+    assert 1.0 <= waiting < 60
+
+
+@pytest.mark.parametrize("told", [{"method": "GET"}, {"asks": True}])
+def test_the_doorman_is_not_asked_of_others(attach: Callable[..., tuple[Attached, Told]], told: dict[str, Any]) -> None:
+    def doorman(*_: Any) -> Refused:
+        raise AssertionError
+
+    async def scenario() -> None:
+        front, _ = attach(FastAPI(), doorman)
+        front.take(Kind.OPEN, 4, head(**told))
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_is_held_is_brought_to_whoever_wants_its_bytes(
+    attach: Callable[..., tuple[Attached, Told]],
+) -> None:
+    received: list[bytes] = []
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        more = True
+        while more:
+            message = await receive()
+            received.append(message["body"])
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario() -> list[tuple[Kind, int]]:
+        front, told = attach(app)
+        front.take(Kind.OPEN, 4, head())
+        front.take(Kind.HELD, 4, HELD.pack(True, 3))
+        while (Kind.BRING, 4) not in told.frames:
+            await asyncio.sleep(0)
+        front.take(Kind.HELD, 4, HELD.pack(True, 2))  # on its way when it was wanted
+        front.take(Kind.BODY, 4, b"\1abcde")
+        front.take(Kind.BODY, 4, b"\0fg")
+        while front.open:
+            await asyncio.sleep(0)
+        return told.frames
+
+    frames = asyncio.run(scenario())
+    assert received == [b"abcde", b"fg"]
+    assert frames == [(Kind.BRING, 4), (Kind.MORE, 4), (Kind.START, 4), (Kind.DATA, 4)]
+
+
+def test_an_answer_that_breaks_off_is_said_to(attach: Callable[..., tuple[Attached, Told]]) -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+    async def scenario() -> list[tuple[Kind, int]]:
+        front, told = attach(app)
+        front.take(Kind.OPEN, 4, head())
+        while front.open:
+            await asyncio.sleep(0)
+        return told.frames
+
+    assert asyncio.run(scenario()) == [(Kind.START, 4), (Kind.DATA, 4), (Kind.CUT, 4)]
+
+
+def test_only_an_image_of_known_size_is_held() -> None:
+    image, length = (b"content-type", b"image/png"), (b"content-length", b"100")
+    assert is_image({"headers": [image, length]}, 100)
+    for headers in ([image], [length], [image, (b"content-length", b"101")], [(b"content-type", b"text/csv"), length]):
+        assert not is_image({"headers": headers}, 100)
 
 
 def test_of_a_body_no_more_is_kept_than_an_image_may_have() -> None:

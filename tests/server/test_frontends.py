@@ -1,7 +1,6 @@
 """Front ends: the answers are those of one process, and whoever dies takes nobody else along."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -12,15 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from conftest import SAMPLES, Running, settings
+from over_frontends import REQUESTS, form, picture
 from over_v2 import FILES
-from PIL import Image
 from started import Process
 
 from lookup_tables.table import LookupTable, folder
@@ -34,7 +32,6 @@ from server.shared import Shared
 
 OF_ONE_REQUEST = {"timing_ms", "request_id"}
 OF_ONE_MOMENT = {"connection"}  # whether a body that nobody wants has come yet
-LARGE = os.urandom(3_000_000)
 
 
 @dataclass(frozen=True)
@@ -76,47 +73,6 @@ def behind(running: Running, cache: Path) -> Iterator[Behind]:
         loops[0].call_soon_threadsafe(fronts[0].stop)
         thread.join(60)
         assert not thread.is_alive()
-
-
-def picture(kind: str, size: tuple[int, int] = (700, 500), **options: Any) -> bytes:
-    file = BytesIO()
-    Image.linear_gradient("L").resize(size).convert("RGB").save(file, kind, **options)
-    return file.getvalue()
-
-
-def turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return picture("JPEG", exif=exif)
-
-
-def form(*images: bytes) -> dict[str, Any]:
-    return {"files": [("image", (f"{number}", image, "image/jpeg")) for number, image in enumerate(images)]}
-
-
-V2 = json.dumps(
-    {"inputs": [{"name": "pixels", "shape": [1, 3, 64, 64], "datatype": "UINT8", "data": [7] * 12288}]}
-).encode()
-
-REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "jpeg": ("POST", "/classify?stitch=46", {"content": FILES[0]}),
-    "gray and turned": ("POST", "/classify?stitch=46", {"content": turned()}),
-    "large jpeg": ("POST", "/classify?stitch=3", {"content": picture("JPEG", (3000, 2000))}),
-    "long jpeg": ("POST", "/classify?stitch=3", {"content": picture("JPEG", (1200, 100))}),
-    "png": ("POST", "/classify?stitch=20", {"content": picture("PNG")}),
-    "form": ("POST", "/classify?stitch=20", form(FILES[1])),
-    "batch": ("POST", "/classify/batch?stitch=9", form(*FILES, b"no image at all")),
-    "tensor": ("POST", "/v2/models/auto@5/infer", {"content": V2}),
-    "not an image": ("POST", "/classify", {"content": LARGE}),
-    "cut off": ("POST", "/classify", {"content": FILES[0][:-200]}),
-    "wrong type": ("POST", "/classify", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
-    "wrong budget": ("POST", "/classify?budget=lots", {"content": FILES[0]}),
-    "no route": ("GET", "/nowhere%20at/all?x=%FF", {}),
-    "wrong method": ("DELETE", "/classify", {}),
-    "head": ("HEAD", "/stitches", {}),
-    "table": ("GET", "/stitches", {}),
-    "page": ("GET", "/", {}),
-}
 
 
 NEAR = partial(pytest.approx, abs=1e-5)  # products round otherwise where a batch has other rows
