@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 AHEAD = 4
 """Parts of a body that may be on their way to the engine's process before it wants more."""
+TOLD_EVERY = 1 << 18
+"""Bytes of a body that stays here between two words about it."""
 ASKED = struct.Struct("<dQ")
 """Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
 ORPHANED = 1.0  # seconds for which a front end without an engine says so, before it goes
@@ -146,7 +148,10 @@ class Relay:
             exchange.keep(body)
             exchange.complete = not more
             if exchange.held:
-                self.channel.send(Kind.HELD, number, HELD.pack(more, len(body)))
+                exchange.untold += len(body)
+                if exchange.untold >= TOLD_EVERY or not more:
+                    self.channel.send(Kind.HELD, number, HELD.pack(more, exchange.untold))
+                    exchange.untold = 0
             else:
                 self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
         exchange.left = True
