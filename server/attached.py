@@ -77,11 +77,11 @@ class Incoming:
         for _ in range(self._owed):
             self._front.channel.send(Kind.MORE, self._number)
         self._owed = 0
-        while not self._messages:
-            if self.gone:
-                return {"type": "http.disconnect"}
+        while not (self._messages or self.gone):
             self._came.clear()
             await self._came.wait()
+        if self.gone:
+            return {"type": "http.disconnect"}
         message = self._messages.popleft()
         if message["more_body"] and HELD not in message:
             self._front.channel.send(Kind.MORE, self._number)

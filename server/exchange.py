@@ -14,8 +14,6 @@ class Exchange:
         self.body: list[bytes] = []
         self._left = most
         self.held, self.complete = held, False
-        self.untold = 0
-        """Bytes of it that came since its size was last told."""
         self.room = asyncio.Semaphore(room)
         self.answer: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.left = False

@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 AHEAD = 4
 """Parts of a body that may be on their way to the engine's process before it wants more."""
-TOLD_EVERY = 1 << 18
-"""Bytes of a body that stays here between two words about it."""
 ASKED = struct.Struct("<dQ")
 """Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
 ORPHANED = 1.0  # seconds for which a front end without an engine says so, before it goes
@@ -93,11 +91,8 @@ class Relay:
         """One request."""
         # Whoever asks before sending a body is told to go on when the application wants it.
         asks = any(name == b"expect" for name, _ in scope["headers"])
-        most = self._limits.max_bytes
-        number, exchange = (
-            next(self._numbers),
-            Exchange(0 if asks else AHEAD, most, not asks and is_image(scope, most)),
-        )
+        number, most = next(self._numbers), self._limits.max_bytes
+        exchange = Exchange(0 if asks else AHEAD, most, held=not asks and is_image(scope, most))
         started = ended = False
         if self.lost:
             await _refuse(send, NO_ENGINE)
@@ -148,10 +143,7 @@ class Relay:
             exchange.keep(body)
             exchange.complete = not more
             if exchange.held:
-                exchange.untold += len(body)
-                if exchange.untold >= TOLD_EVERY or not more:
-                    self.channel.send(Kind.HELD, number, HELD.pack(more, exchange.untold))
-                    exchange.untold = 0
+                self.channel.send(Kind.HELD, number, HELD.pack(more, len(body)))
             else:
                 self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
         exchange.left = True

@@ -148,6 +148,24 @@ def test_a_body_that_is_held_is_brought_to_whoever_wants_its_bytes(
     assert frames == [(Kind.BRING, 4), (Kind.MORE, 4), (Kind.START, 4), (Kind.DATA, 4)]
 
 
+def test_of_a_client_that_has_left_nothing_is_read(attach: Callable[..., tuple[Attached, Told]]) -> None:
+    received: list[str] = []
+
+    async def app(_: Scope, receive: Receive, __: Send) -> None:
+        received.append((await receive())["type"])
+
+    async def scenario() -> None:
+        front, _ = attach(app)
+        front.take(Kind.OPEN, 4, head())
+        front.take(Kind.BODY, 4, b"\0whole")
+        front.take(Kind.GONE, 4, b"")
+        while front.open:
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert received == ["http.disconnect"]
+
+
 def test_an_answer_that_breaks_off_is_said_to(attach: Callable[..., tuple[Attached, Told]]) -> None:
     async def app(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
