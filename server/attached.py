@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Scope
 from server import errors
 from server.channel import HELD as HELD_PART
 from server.channel import Channel, Kind
-from server.connection import CAME, LEFT, UNREAD
+from server.connection import CAME, LEFT
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
 from server.frontend import AHEAD, ASKED
@@ -191,7 +191,7 @@ class Attached:
                 self._data(number, False, refused.body)
                 return
         incoming = self.open[number] = Incoming(self, number, AHEAD if head["asks"] else 0)
-        scope["state"] = {CAME: head[CAME], LEFT: incoming.told, UNREAD: lambda: incoming.unread}
+        scope["state"] = {CAME: head[CAME], LEFT: incoming.told}
         task = asyncio.create_task(self._answer(number, incoming, scope))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

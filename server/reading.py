@@ -31,6 +31,10 @@ async def here(read: Callable[[], Image], stages: Stages) -> Image:
 class Elsewhere(Protocol):
     """Another process, which reads images for this one."""
 
+    @property
+    def unread(self) -> bool:
+        """Whether a part of the request's body has not come yet, as far as is known here."""
+
     async def read(self, body: bytes, stages: Stages) -> Image:
         """An image file's bytes -> what the engine takes, as a `Reading`; none: the body that is held there."""
 

@@ -27,6 +27,7 @@ from server.metrics import CONTENT_TYPE
 from server.openapi import ANYWHERE, FORM_OF_IMAGES, IMAGE_BODY, refusals
 from server.parameters import Query, documented, only
 from server.rates import Bucket
+from server.reading import elsewhere
 from server.schemas import (
     Classification,
     Classifications,
@@ -94,8 +95,7 @@ async def classify(request: Request) -> Response:
     arrived = arrival(serving, state)
     refuse_if_stopping(serving)
     ask = asked(serving, budget, query.top_k, arrived, state["request_id"], tenant=tenant, nearest=query.nearest)
-    unread = state.get(UNREAD)
-    waits = unread is None or unread()
+    waits = _may_wait(request)
     with RefusalsCounted(serving), serving.bodies.hold() as body:
         ask.stages.end("receive")
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
@@ -153,6 +153,14 @@ async def classify_batch(request: Request) -> Classifications:
 
         everything = answer_images(serving, [each(index) for index in range(len(form.images))])
         return Classifications(results=await unless_gone(request, everything))
+
+
+def _may_wait(request: Request) -> bool:
+    """Whether the request's body may not have come yet."""
+    if other := elsewhere.get():
+        return other.unread
+    unread: Callable[[], bool] | None = request.scope["state"].get(UNREAD)
+    return unread is None or unread()
 
 
 def refuse_if_stopping(serving: Service) -> None:

@@ -12,6 +12,7 @@ from conftest import Running
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.app import Accounting
 from server.attached import Attached
 from server.channel import HELD, Channel, Kind
 from server.connection import CAME
@@ -146,6 +147,24 @@ def test_a_body_that_is_held_is_brought_to_whoever_wants_its_bytes(
     frames = asyncio.run(scenario())
     assert received == [b"abcde", b"fg"]
     assert frames == [(Kind.BRING, 4), (Kind.MORE, 4), (Kind.START, 4), (Kind.DATA, 4)]
+
+
+def test_whether_a_connection_goes_on_is_for_the_front_end_to_say(
+    running: Running, attach: Callable[..., tuple[Attached, Told]]
+) -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario() -> list[list[str]]:
+        front, told = attach(Accounting(app, running.service.metrics))
+        front.take(Kind.OPEN, 4, head())  # and the body is still on its way from there
+        while front.open:
+            await asyncio.sleep(0)
+        headers: list[list[str]] = json.loads(told.said[0])[1]
+        return headers
+
+    assert [name for name, _ in asyncio.run(scenario())] == ["x-request-id"]
 
 
 def test_of_a_client_that_has_left_nothing_is_read(attach: Callable[..., tuple[Attached, Told]]) -> None:

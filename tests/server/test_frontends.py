@@ -115,6 +115,12 @@ def test_events_come_as_they_happen(behind: Behind) -> None:
         assert sum(line.startswith("data: ") for _, line in zip(range(12), lines, strict=False)) >= 2
 
 
+def test_a_connection_goes_on_after_quick_answers(behind: Behind) -> None:
+    with behind.client() as client:
+        for _ in range(40):
+            assert "connection" not in client.get("/livez").headers
+
+
 def metric(client: httpx.Client, name: str) -> float:
     line = next(line for line in client.get("/metrics").text.splitlines() if line.startswith(f"{name} "))
     return float(line.split()[1])
