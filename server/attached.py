@@ -12,8 +12,7 @@ from pydantic_core import from_json, to_json
 from starlette.types import ASGIApp, Message, Scope
 
 from server import errors
-from server.channel import HELD as HELD_PART
-from server.channel import Channel, Kind
+from server.channel import PART, Channel, Kind
 from server.connection import CAME, LEFT
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
@@ -159,7 +158,7 @@ class Attached:
         elif kind is Kind.BODY and number in self.open:
             self.open[number].body(payload[0] > 0, payload[1:])
         elif kind is Kind.HELD and number in self.open:
-            self.open[number].hold(*HELD_PART.unpack(payload))
+            self.open[number].hold(*PART.unpack(payload))
         elif kind is Kind.GONE and number in self.open:
             self.open[number].leave()
         elif kind is Kind.READ:

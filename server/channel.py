@@ -42,7 +42,8 @@ class Kind(IntEnum):
     """Take no more clients, answer the others, and go."""
 
 
-HELD = struct.Struct("<?Q")
+PART = struct.Struct("<?Q")
+"""What a HELD frame says."""
 _HEAD = struct.Struct("<IBQ")
 
 

@@ -1,6 +1,7 @@
 """A request on its way through a front end."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -28,8 +29,7 @@ class Exchange:
             self.body.clear()
 
 
-def is_image(scope: dict[str, Any], most: int) -> bool:
-    """Whether a request says that its body is an image, of no more bytes than one may have."""
-    headers = dict(scope["headers"])
+def is_image(headers: Mapping[bytes, bytes], most: int) -> bool:
+    """Whether a request says that its body is an image, of no more than `most` bytes."""
     length = headers.get(b"content-length", b"")
     return headers.get(b"content-type", b"").startswith(b"image/") and length.isdigit() and int(length) <= most

@@ -29,7 +29,7 @@ class Front:
 
     def __init__(self, clock: Callable[[], float], lanes: int = 1) -> None:
         self._clock, self._since, self._spent = clock, 0.0, 0.0
-        self.lanes = lanes
+        self._lanes = lanes
         self.coming = 0
         """Images that the doorman let pass and whose turn at the gate has not come."""
         self.inside = 0
@@ -39,7 +39,7 @@ class Front:
     @property
     def wait(self) -> float:
         """Seconds until one more would get to the queue."""
-        return max(self.inside + 1, self.lanes) * self.seconds
+        return max(self.inside + 1, self._lanes) * self.seconds
 
     @property
     def reply(self) -> float:
@@ -71,10 +71,10 @@ class Front:
 
     def _spend(self) -> None:
         now = self._clock()
-        self._spent += (now - self._since) * min(1.0, self.inside / self.lanes)
+        self._spent += (now - self._since) * min(1.0, self.inside / self._lanes)
         self._since = now
 
     def _learn(self) -> None:
         seconds, self._spent = self._spent, 0.0
-        most = LARGEST * min(self.inside, self.lanes) * self.seconds or seconds
+        most = LARGEST * min(self.inside, self._lanes) * self.seconds or seconds
         self.seconds += WEIGHT * (min(seconds, most) - self.seconds) if self.seconds else seconds

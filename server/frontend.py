@@ -22,7 +22,7 @@ from typing import Any
 
 from lookup_tables.records import Preprocessing
 from server import logs
-from server.channel import HELD, Channel, Kind
+from server.channel import PART, Channel, Kind
 from server.connection import CAME, UNREAD
 from server.errors import ServeError, Unavailable
 from server.exchange import Exchange, is_image
@@ -89,10 +89,11 @@ class Relay:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request."""
+        headers, most = dict(scope["headers"]), self._limits.max_bytes
         # Whoever asks before sending a body is told to go on when the application wants it.
-        asks = any(name == b"expect" for name, _ in scope["headers"])
-        number, most = next(self._numbers), self._limits.max_bytes
-        exchange = Exchange(0 if asks else AHEAD, most, held=not asks and is_image(scope, most))
+        asks = b"expect" in headers
+        number = next(self._numbers)
+        exchange = Exchange(0 if asks else AHEAD, most, held=not asks and is_image(headers, most))
         started = ended = False
         if self.lost:
             await _refuse(send, NO_ENGINE)
@@ -143,7 +144,7 @@ class Relay:
             exchange.keep(body)
             exchange.complete = not more
             if exchange.held:
-                self.channel.send(Kind.HELD, number, HELD.pack(more, len(body)))
+                self.channel.send(Kind.HELD, number, PART.pack(more, len(body)))
             else:
                 self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
         exchange.left = True

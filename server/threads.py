@@ -73,13 +73,13 @@ def choose_once(path: Path, most: int, measure: Seconds) -> Threads:
     return chosen
 
 
-def most_threads(by_itself: int = BY_ITSELF) -> int:
-    """So many threads, what torch takes by itself, but no more than there are processors or a quota allows.
+def most_threads(wanted: int = BY_ITSELF) -> int:
+    """So many threads, as torch takes by itself if nothing else is said, but no more than are allowed processors.
 
     torch looks at the processors of the affinity alone: in a container with a quota of two it would start one for
     every processor of the host, and be stopped most of the time.
     """
-    return max(1, min(by_itself, math.floor(cpus())))
+    return max(1, min(wanted, math.floor(cpus())))
 
 
 def choose_threads(asked: int | None, most: int, measure: Seconds) -> Threads:

@@ -8,21 +8,19 @@ import argparse
 import time
 from collections import Counter
 
-import numpy as np
-import torch
-
+from benchmarks.peers.nothing import IMAGE, RANKING
 from lookup_tables.costs import Way
+from lookup_tables.table import LookupTable
 from server import service
 from server.cli import main
 from server.engine import Engine, Image, Ranking
 
-RANKING = Ranking(np.zeros(5, np.int64), np.full(5, 0.2, np.float32))
 computing = Engine.run
 
 
 def waiting(engine: Engine, images: list[Image], stitches: list[int], way: Way | None = None) -> list[Ranking]:
     """An answer for each, after as long as the table says; while there is none, the engine computes."""
-    if not isinstance(engine.costs, service.LookupTable):
+    if not isinstance(engine.costs, LookupTable):
         return computing(engine, images, stitches, way)
     time.sleep(engine.costs.batch_seconds(Counter(stitches)))
     return [RANKING] * len(images)
@@ -36,7 +34,7 @@ if __name__ == "__main__":
     def decode(_: bytes, **__: object) -> Image:
         """Always alike."""
         time.sleep(given.decode_ms / 1e3)
-        return torch.zeros(3, 64, 64, dtype=torch.uint8)
+        return IMAGE
 
     Engine.run = waiting
     service.decode = decode

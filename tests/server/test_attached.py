@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.app import Accounting
 from server.attached import Attached
-from server.channel import HELD, Channel, Kind
+from server.channel import PART, Channel, Kind
 from server.connection import CAME
 from server.exchange import Exchange, is_image
 from server.refused import PROBLEM, Doorman, Header, Refused
@@ -134,10 +134,10 @@ def test_a_body_that_is_held_is_brought_to_whoever_wants_its_bytes(
     async def scenario() -> list[tuple[Kind, int]]:
         front, told = attach(app)
         front.take(Kind.OPEN, 4, head())
-        front.take(Kind.HELD, 4, HELD.pack(True, 3))
+        front.take(Kind.HELD, 4, PART.pack(True, 3))
         while (Kind.BRING, 4) not in told.frames:
             await asyncio.sleep(0)
-        front.take(Kind.HELD, 4, HELD.pack(True, 2))  # on its way when it was wanted
+        front.take(Kind.HELD, 4, PART.pack(True, 2))  # on its way when it was wanted
         front.take(Kind.BODY, 4, b"\1abcde")
         front.take(Kind.BODY, 4, b"\0fg")
         while front.open:
@@ -201,10 +201,10 @@ def test_an_answer_that_breaks_off_is_said_to(attach: Callable[..., tuple[Attach
 
 
 def test_only_an_image_of_known_size_is_held() -> None:
-    image, length = (b"content-type", b"image/png"), (b"content-length", b"100")
-    assert is_image({"headers": [image, length]}, 100)
-    for headers in ([image], [length], [image, (b"content-length", b"101")], [(b"content-type", b"text/csv"), length]):
-        assert not is_image({"headers": headers}, 100)
+    image, length = {b"content-type": b"image/png"}, {b"content-length": b"100"}
+    assert is_image(image | length, 100)
+    for headers in (image, length, image | {b"content-length": b"101"}, length | {b"content-type": b"text/csv"}):
+        assert not is_image(headers, 100)
 
 
 def test_of_a_body_no_more_is_kept_than_an_image_may_have() -> None:

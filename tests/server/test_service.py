@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from server.front import MOST_UNSEEN
 from server.service import Service, build
 from server.settings import Settings
 from server.tenants import digest
+from server.threads import most_threads
 
 
 @pytest.fixture
@@ -31,6 +33,21 @@ def test_a_deadline_that_passes_in_the_queue_is_504(stage: Stage, sample: bytes)
     assert late()[0] == 504
     assert first()[0] == 200
     assert stage.engine.batches == [1], "the late request was not run"
+
+
+@pytest.mark.parametrize(("decode_threads", "frontends", "threads"), [(1, 2, 2), (2, 0, 2), (200, 3, 600)])
+def test_as_many_decode_at_once_as_there_are_threads_and_processors(
+    running: Running, cache: Path, decode_threads: int, frontends: int, threads: int
+) -> None:
+    now, given = [0.0], settings(cache, decode_threads=decode_threads, frontends=frontends)
+    front = Service(given, running.service.engine, running.service.table, lambda: now[0]).front
+    with front.passing():
+        now[0] += 0.6
+    with ExitStack() as inside:
+        for _ in range(most_threads(threads)):
+            assert front.wait == pytest.approx(0.6)
+            inside.enter_context(front.passing())
+        assert front.wait > 0.6
 
 
 def test_in_the_queue_a_deadline_leaves_time_for_the_way_back(stage: Stage, sample: bytes) -> None:
