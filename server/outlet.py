@@ -14,16 +14,17 @@ class Outlet:
     """
 
     def __init__(self, connection: "Connection") -> None:
-        self._connection = weakref.proxy(connection)  # a circle of references would keep what has ended
+        self._connection = weakref.ref(connection)  # a circle of references would keep what has ended
         self._waiting = b""
 
     def write(self, data: bytes) -> None:
         """Send to the client, where it still listens."""
+        connection = self._connection()
         if self._waiting:
             self._send(self._waiting, data)
-        elif data:
+        elif data and connection:
             self._waiting = data
-            self._connection.loop.call_soon(self.flush)
+            connection.loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Send what still waits."""
@@ -32,13 +33,16 @@ class Outlet:
 
     def close(self) -> None:
         """The answer is complete, and the connection ends with it."""
-        self._connection.leave()
+        if connection := self._connection():
+            connection.leave()
 
     def is_closing(self) -> bool:
         """Whether nothing more can be sent."""
-        return bool(self._connection.is_closing())
+        connection = self._connection()
+        return connection is None or bool(connection.is_closing())
 
     def _send(self, *data: bytes) -> None:
         self._waiting = b""
-        if not self.is_closing():
-            self._connection.transport.writelines(data)
+        connection = self._connection()
+        if connection and not connection.is_closing():
+            connection.transport.writelines(data)

@@ -77,3 +77,21 @@ def test_nothing_is_sent_to_a_client_that_is_sent_away() -> None:
         assert connection.transport.sent == []
 
     asyncio.run(scenario())
+
+
+def test_what_waits_for_a_connection_that_has_gone_is_nobodys() -> None:
+    failed: list[object] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: failed.append(told))
+        connection = Open()
+        outlet = Outlet(cast(Connection, connection))
+        outlet.write(b"head")
+        del connection
+        await asyncio.sleep(0)
+        outlet.write(b"body")
+        outlet.close()
+        assert outlet.is_closing()
+
+    asyncio.run(scenario())
+    assert not failed
