@@ -19,6 +19,7 @@ from server.diagnosis import Cores, Diagnosis, Speed
 from server.dtype import Setting
 from server.engine import Engine
 from server.latencies import kept_path
+from server.matching import check
 from server.nvml import Gpu, GpuLoad, GpuWatch
 from server.process import SPIN, keep_freed_memory
 from server.settings import Settings, default_cache
@@ -62,7 +63,7 @@ class Doctor(BaseModel):
         fresh = self.checkpoint is None and not path.is_file()
         model = SNNet(named_family(self.family)) if fresh else load(self.family, self.checkpoint)
         engine = Engine(model, pick_device(self.device), self.threads, dtype=self.dtype)
-        engine.check(table)
+        check(engine.model, table)
         candidates = latency_path(source, engine.device_slug), kept_path(engine, table, self.cache)
         measured = next((file for file in candidates if file.is_file()), None)
         latency = LookupTable.load(source, measured).latency if measured else None

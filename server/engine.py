@@ -2,8 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
 from itertools import product
@@ -18,7 +17,6 @@ from torch import Tensor
 import stitching
 from lookup_tables.costs import Way
 from lookup_tables.modules import INPUT, OUTPUT
-from lookup_tables.table import LookupTable, TableError
 from server.cuda import Cuda
 from server.device import gpu_uuid, narrow_formats, pick_device, slug
 from server.dtype import Setting, choose, install, measured
@@ -27,9 +25,10 @@ from server.runner import Direct, Runner
 from server.staged import SLOTS, Forward, Pass, Staged
 from server.threads import most_threads, settle
 from stitching import SNNet
+from stitching.anchors import Step
 from stitching.lean import streamline
-from stitching.model import plainly
 from stitching.stopwatch import Stopwatch
+from stitching.wavefront import Through
 
 MOST_CLASSES = 100
 WARM_UP = 20.0  # seconds; what is not recorded then is recorded when it is used
@@ -101,7 +100,6 @@ class Engine:
         self.runner = runner(device, self._forward)
         if device.type == "cuda":
             self.runner = Staged(Cuda(device), self._forward, max_batch, self.image_size, self._kept)
-        self._through = self.staged.calls if self.staged else plainly
 
     @classmethod
     def load(
@@ -121,29 +119,6 @@ class Engine:
         engine = cls(model, chosen, threads, dtype=dtype, max_batch=max_batch, cache=cache)
         give_back_freed_memory()
         return engine
-
-    def check(self, table: LookupTable) -> None:
-        """TableError unless the table is one of this model: the same stitches, modules, classes and preprocessing."""
-        family = self.model.family
-        routes = {stitch.id: stitch.route(family.anchor_names) for stitch in self.model.stitches}
-        for entry in table.entries:
-            if routes.get(entry.stitch) != entry.route:
-                raise TableError(
-                    f"table {table.family.name!r}: stitch {entry.stitch} is {entry.route}, "
-                    f"but {routes.get(entry.stitch)} in family {family.name!r}; use the table of this family"
-                )
-            if table.modules and table.modules.walk(entry.route) != self._walk(entry.stitch):
-                raise TableError(
-                    f"table {table.family.name!r}: by modules.csv stitch {entry.stitch} passes other modules than in "
-                    f"family {family.name!r}; write the table again with `stitchserve evaluate`, or remove that file"
-                )
-        if table.family.classes != family.classes or asdict(table.family.preprocessing) != asdict(family.preprocessing):
-            raise TableError(
-                f"table {table.family.name!r}: classes or preprocessing differ from family {family.name!r}"
-            )
-
-    def _walk(self, stitch: int) -> list[tuple[str, str]]:
-        return [(step.name, step.kind) for step in self.model.path(self.model.stitches[stitch])]
 
     @property
     def device_slug(self) -> str:
@@ -189,6 +164,8 @@ class Engine:
 
     def run_once(self, stitch: int, batch: int) -> None:
         """One batch of one stitch on a fixed image, done when this returns: for warming up and profiling."""
+        if self.staged:
+            self.staged.learn_whole(stitch, batch)
         self.run(self.fixed_images(batch), [stitch] * batch)
 
     def fixed_images(self, count: int) -> list[Image]:
@@ -217,7 +194,8 @@ class Engine:
     def _laps(self, staged: Staged, stitch: int, batch: int) -> list[float] | None:
         """The seconds as graphs take them, and as the first what else a batch takes; None where there are no graphs."""
         path = self.model.path(self.model.stitches[stitch])
-        staged.learn(stitch, batch, self._prepared, path)  # or recording would count
+        staged.learn_whole(stitch, batch)  # or recording would count
+        staged.learn(batch, self._prepared, path)
         began = time.perf_counter()
         self.run_once(stitch, batch)
         whole = time.perf_counter() - began
@@ -234,10 +212,9 @@ class Engine:
     def warm_up(
         self, stitches: Sequence[int], seconds: float = WARM_UP, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Run before requests come: the first and the last stitch; on a GPU all, until their graphs are recorded.
+        """Run before requests come: the first and the last stitch; on a GPU the steps of all, each recorded by itself.
 
-        There the calls that their mixtures are made of are recorded too, and largest batches first, so that the others
-        find room in the memory those take. Ends after about `seconds`.
+        Largest batches first, so that the others find room in the memory those take. Ends after about `seconds`.
         """
         self._fixed.clear()
         if not self.staged:
@@ -249,7 +226,16 @@ class Engine:
         for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
             if clock() >= ends:
                 return
-            self.staged.learn(stitch, rows, self._prepared, self.model.path(self.model.stitches[stitch]))
+            self.staged.learn(rows, self._prepared, self.model.path(self.model.stitches[stitch]))
+
+    def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
+        """What is to be done, in this order, when there is nothing else: on a GPU to record each stitch as a whole.
+
+        Launched as one, it then takes less of the processor than step after step.
+        """
+        if self.staged:
+            for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
+                yield torch.inference_mode()(partial(self.staged.learn_whole, stitch, rows))
 
     def _passes(self, stitches: Sequence[int], way: Way | None) -> list[list[int]]:
         """The rows that run together, for each time that the model runs."""
@@ -279,14 +265,14 @@ class Engine:
             raise
 
     @torch.inference_mode()
-    def _forward(self, pixels: Tensor, stitches: Sequence[int]) -> Tensor:
+    def _forward(self, pixels: Tensor, stitches: Sequence[int], through: Through[Step]) -> Tensor:
         """Pixels (N, 3, size, size) on the device -> (N, 2, classes kept): probabilities, and the classes' indices.
 
         Both in one float32 tensor, which holds every index below 2**24, so that one copy brings them back.
         """
         chosen = [self.model.stitches[stitch] for stitch in stitches]
         alone = len(set(stitches)) == 1
-        return self._ranked(self.model(self._prepared(pixels), chosen[0] if alone else chosen, self._through))
+        return self._ranked(self.model(self._prepared(pixels), chosen[0] if alone else chosen, through))
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         x = pixels.float().mul_(self._scale).add_(self._shift)

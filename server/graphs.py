@@ -1,6 +1,6 @@
 """Batch sizes that are padded to, and the recordings made for them: which to keep, which to make. No torch."""
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
 
@@ -57,7 +57,8 @@ class Graphs(Generic[Graph]):
         self._shared = 0  # bytes of the pool that all graphs work in, which grows and is given back with the last one
         self._kept: OrderedDict[Hashable, tuple[Graph, int]] = OrderedDict()
         self._uses: Counter[Hashable] = Counter()
-        self._record_at: dict[Hashable, int] = {}
+        self._patience: defaultdict[Hashable, int] = defaultdict(lambda: 1)
+        """How many times as many uses a key must have, since it had to go."""
         self._refused: set[Hashable] = set()
 
     def __len__(self) -> int:
@@ -81,13 +82,19 @@ class Graphs(Generic[Graph]):
         return not (self.off or key in self._refused or key in self._kept)
 
     def wanted(self, key: Hashable) -> bool:
-        """Count a use of a key without a graph; True when it is time to record one."""
+        """Count what ran without a graph; True when it is time to record one."""
         if not self.lacks(key):
             self.eager["refused"] += 1
             return False
         self.eager["new"] += 1
+        return self.due(key, RECORD_AT)
+
+    def due(self, key: Hashable, at: int) -> bool:
+        """Count a use of a key that has no graph; True when it is time to record one: at that use."""
+        if not self.lacks(key):
+            return False
         self._uses[key] += 1
-        return self._uses[key] >= self._record_at.get(key, RECORD_AT)
+        return self._uses[key] >= at * self._patience[key]
 
     def add(self, key: Hashable, graph: Graph, own: int, shared: int) -> None:
         """Keep a new graph that took `own` bytes, and `shared` more in the common pool; others may have to go."""
@@ -118,7 +125,7 @@ class Graphs(Generic[Graph]):
         del self._kept[key]
         self.evicted += 1
         self._uses[key] = 0
-        self._record_at[key] = 2 * self._record_at.get(key, RECORD_AT)
+        self._patience[key] *= 2
         if not self._kept:
             self._shared = 0
 

@@ -12,6 +12,7 @@ from lookup_tables.writer import latency_path, write_latency
 from server.dtype import Setting
 from server.engine import Engine
 from server.latencies import batches_up_to, checks, measured, within
+from server.matching import check
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Profile(BaseModel):
         engine = Engine.load(
             self.family, self.checkpoint, self.device, self.threads, dtype=self.dtype, max_batch=self.max_batch
         )
-        engine.check(table)
+        check(engine.model, table)
         stitches: Sequence[int] = [entry.stitch for entry in table.entries] if self.stitches == "all" else checks(table)
         batches: Sequence[int] = batches_up_to(self.max_batch)
         if self.time_limit_s:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from server.staged import Forward, Pass
+from stitching.model import plainly
 
 
 class Runner(Protocol):
@@ -27,7 +28,10 @@ class Direct:
 
     def run(self, passes: Sequence[Pass]) -> Tensor:
         """The answers, as computed."""
-        return torch.cat([self._forward(torch.stack(list(x)).to(self._device), s).cpu() for x, s in passes])
+        return torch.cat([self._answers(images, stitches) for images, stitches in passes])
+
+    def _answers(self, images: Sequence[Tensor], stitches: Sequence[int]) -> Tensor:
+        return self._forward(torch.stack(list(images)).to(self._device), stitches, plainly).cpu()
 
     def fault(self) -> str | None:
         """None: such a device does not break."""

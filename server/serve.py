@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
-from pkgutil import resolve_name
 
 from server import logs
 from server.listening import bound
+from server.loading import loaded
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Serve(Settings):
         check_certificate(self)
         with bound(self.host, self.port) as sockets, others(self) as besides:
             # By name: it takes seconds to load torch.
-            finish_traces = resolve_name("server.running:run")(self, sockets, besides)
+            finish_traces = loaded("server.running:run")(self, sockets, besides)
         finish_traces()
         log.info("stopped")
 
@@ -47,7 +47,7 @@ def others(settings: Settings) -> Iterator[list[Callable[..., object]]]:
             for option, port, module in kinds
             if port is not None
         ]
-        yield [partial(resolve_name(f"{module}:answering"), sockets) for module, sockets in taken]
+        yield [partial(loaded(f"{module}:answering"), sockets) for module, sockets in taken]
 
 
 def check_certificate(settings: Settings) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from server.engine import Engine, Image, Ranking
 from server.front import Front
 from server.images import Limits, is_quick
 from server.latencies import table_for
+from server.matching import check
 from server.metrics import Metrics
 from server.monitor import Machine, Monitor
 from server.nvml import Gpu, GpuWatch
@@ -36,6 +37,7 @@ from stitching.checkpoint import sha256, shipped
 log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
+QUIET = 0.05  # seconds between two looks at whether anybody is inside
 HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
 MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
 
@@ -194,7 +196,8 @@ class Service:
         loop = asyncio.get_running_loop()
         dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
         await loop.run_in_executor(self._engine_threads, self.engine.warm_up, dearest_first)
-        self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch())]
+        recording = asyncio.create_task(self._record(dearest_first))
+        self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch()), recording]
         self._tasks[0].add_done_callback(_tell_of_death)
 
     def refuse(self) -> None:
@@ -207,9 +210,10 @@ class Service:
         self.draining = True
         self.refuse()
         self.batcher.stop()
-        dispatch, watch = self._tasks
+        dispatch, *beside = self._tasks
         await asyncio.wait([dispatch])
-        watch.cancel()
+        for task in beside:
+            task.cancel()
         if self._gpu:
             self._gpu.stop()
         self.decode_pool.shutdown(wait=False, cancel_futures=True)
@@ -219,6 +223,13 @@ class Service:
         while True:
             self.monitor.sample()
             await asyncio.sleep(SAMPLE_EVERY)
+
+    async def _record(self, stitches: Sequence[int]) -> None:
+        """Have the engine record what it can do without, one after the other, while nobody is inside."""
+        for record in self.engine.recordings(stitches):
+            while self.limiter.inside:
+                await asyncio.sleep(QUIET)
+            await asyncio.get_running_loop().run_in_executor(self._engine_threads, record)
 
     def drain(self) -> float:
         """Seconds until all inside could be answered, by the cheapest stitches that their budgets admit."""
@@ -242,7 +253,7 @@ def build(settings: Settings) -> Service:
         settings.family, settings.checkpoint, settings.device, settings.threads,
         dtype=settings.dtype, max_batch=settings.max_batch, cache=settings.cache,
     )  # fmt: skip
-    engine.check(unmeasured)
+    check(engine.model, unmeasured)
     table = table_for(engine, source, settings.cache, settings.max_batch, settings.profile_s)
     log.info("%s on %s, %d stitches", table.family.name, engine.device_slug, len(table.entries))
     log.info("weights in %s: %s", engine.precision.variant.name, engine.precision.reason)

@@ -15,10 +15,13 @@ from server.driver import Driver, Steps
 from server.graphs import Buckets
 from server.recording import Recorder
 from stitching.anchors import Step
+from stitching.model import plainly
+from stitching.wavefront import Through
 
 log = logging.getLogger(__name__)
 
 SLOTS = 2  # one is copied in while the other computes
+RECORD_WHOLE_AT = 16  # the use at which a stitch is recorded as a whole, where there was no quiet moment for it before
 
 
 class Pass(NamedTuple):
@@ -28,8 +31,9 @@ class Pass(NamedTuple):
     stitches: Sequence[int]
 
 
-Forward = Callable[[Tensor, Sequence[int]], Tensor]
-"""Pixels, uint8 (N, 3, size, size), on the device and a stitch for each -> answers (N, 2, classes kept), there."""
+Forward = Callable[[Tensor, Sequence[int], Through[Step]], Tensor]
+"""Pixels, uint8 (N, 3, size, size), on the device, a stitch for each and what runs a step -> answers there,
+(N, 2, classes kept)."""
 
 
 class _Slot:
@@ -93,14 +97,12 @@ class Staged:
         """Why the device is of no use any more, if it is."""
         return self._driver.fault()
 
-    def learn(self, stitch: int, rows: int, prepared: Callable[[Tensor], Tensor], path: Sequence[Step]) -> None:
-        """Record a stitch at the bucket of `rows`, and for mixtures the steps of its path, on what `prepared` makes."""
+    def learn(self, rows: int, prepared: Callable[[Tensor], Tensor], path: Sequence[Step]) -> None:
+        """Record the steps of a path at the bucket of `rows`, on what `prepared` makes, each by itself."""
         largest = self.buckets.largest
         try:
             with self._launching, self._driver.computing():
                 bucket = self.buckets.fit(min(rows, self.buckets.largest))
-                if self.graphs.lacks((stitch, bucket)):
-                    self._record(stitch, bucket)
                 self.calls.learn(path, bucket, lambda: prepared(self._pixels[:bucket]))
         except torch.OutOfMemoryError:
             if largest == 1:
@@ -108,6 +110,14 @@ class Staged:
         else:
             return
         self._shrink(largest)
+
+    def learn_whole(self, stitch: int, rows: int) -> None:
+        """Record a stitch as a whole, at the buckets of its pieces when it has so many rows."""
+        with self._launching, self._driver.computing():
+            for piece in self.buckets.pieces(rows):
+                bucket = self.buckets.fit(piece.stop - piece.start)
+                if self.graphs.lacks((stitch, bucket)):
+                    self._record(stitch, bucket)
 
     def laps(self, stitch: int, rows: int, steps: Steps) -> list[float] | None:
         """The device's seconds for `rows` in each of the steps that are this stitch; None where nothing is recorded."""
@@ -182,17 +192,17 @@ class Staged:
             self._free.put(flight.slot)
 
     def _compute(self, stitches: Sequence[int]) -> Tensor:
-        """Answers on the device for the rows in `_pixels`: by a graph, or eagerly, and then perhaps record one."""
+        """Answers on the device for the rows in `_pixels`: by a graph, else by those of its steps."""
         rows = len(stitches)
         if len(set(stitches)) > 1:
-            return self._forward(self._pixels[:rows], stitches)
+            return self._forward(self._pixels[:rows], stitches, self.calls)
         key = stitches[0], self.buckets.fit(rows)
         graph = self.graphs.find(key)
         if graph is not None:
             graph.replay()
             return self._answers[:rows]
-        answers = self._forward(self._pixels[:rows], stitches)
-        if self.graphs.wanted(key):
+        answers = self._forward(self._pixels[:rows], stitches, self.calls)
+        if self.graphs.due(key, RECORD_WHOLE_AT):
             self._record(*key)
         return answers
 
@@ -200,7 +210,7 @@ class Staged:
         pixels, stitches = self._pixels[:bucket], [stitch] * bucket
 
         def work() -> None:
-            self._answers[:bucket].copy_(self._forward(pixels, stitches))
+            self._answers[:bucket].copy_(self._forward(pixels, stitches, plainly))
 
         self._recorder.record((stitch, bucket), work)
 

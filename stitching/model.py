@@ -96,14 +96,15 @@ class SNNet(nn.Module):
         """Images (N, 3, H, W), normalised -> logits (N, classes).
 
         `stitch` is one for all rows, or a sequence of N, one per row: then rows that stand at the same block run it
-        together, `through` whatever runs a step. Raises ValueError when the sequence's length is not N.
+        together. `through` is what runs a step. Raises ValueError when the sequence's length is not N.
         """
         if not isinstance(stitch, Stitch):
             return self._mixed(images, stitch, through)
+        *steps, last = self.path(stitch)
         x = images
-        for step in self.path(stitch):
-            x = step(x)
-        return x
+        for step in steps:
+            x = through(step, x, True)
+        return through(last, x, False)
 
     def _mixed(self, images: Tensor, stitches: Sequence[Stitch], through: Through[Step]) -> Tensor:
         if len(stitches) != len(images) or not len(images):

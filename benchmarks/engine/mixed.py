@@ -65,6 +65,8 @@ def main() -> None:
         stitches = [entry.stitch for entry in table.frontier()]
         if chosen.staged:
             chosen.warm_up(stitches)
+            for record in chosen.recordings(stitches):
+                record()
         if arguments.only != "mixing":
             switching(chosen, stitches, arguments.rounds, clock)
         cases = product(arguments.alike.split(","), arguments.rows.split(","))

@@ -68,6 +68,8 @@ class Stitch:
         self._engine.run_once(self._stitch, 1)
         if self._engine.staged:
             self._engine.warm_up([self._stitch])
+            for record in self._engine.recordings([self._stitch]):
+                record()
 
     def decode(self, body: bytes) -> Any:
         """uint8 (3, size, size)."""

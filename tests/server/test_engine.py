@@ -14,6 +14,7 @@ from lookup_tables.modules import INPUT, OUTPUT, Composition
 from lookup_tables.table import LookupTable, TableError, folder
 from server.dtype import Setting
 from server.engine import Engine
+from server.matching import check
 from server.runner import Direct
 from server.staged import Forward, Pass, Staged
 
@@ -51,19 +52,19 @@ def test_a_mixed_batch_gives_each_row_its_own_stitch(engine: Engine) -> None:
 
 
 def test_the_shipped_table_is_the_shipped_networks(engine: Engine) -> None:
-    engine.check(LookupTable.load(folder("digits")))
+    check(engine.model, LookupTable.load(folder("digits")))
 
 
 def test_a_table_of_another_family_is_refused(engine: Engine) -> None:
     with pytest.raises(TableError, match=r"stitch 0 is deit_ti\[0:12\], but digits_s"):
-        engine.check(LookupTable.load(folder("deit_ti_s_b")))
+        check(engine.model, LookupTable.load(folder("deit_ti_s_b")))
 
 
 def test_a_table_with_other_preprocessing_is_refused(engine: Engine) -> None:
     table = LookupTable.load(folder("digits"))
     family = replace(table.family, preprocessing=replace(table.family.preprocessing, size=32))
     with pytest.raises(TableError, match="preprocessing"):
-        engine.check(replace(table, family=family))
+        check(engine.model, replace(table, family=family))
 
 
 def test_a_table_that_lists_other_modules_is_refused(engine: Engine) -> None:
@@ -72,7 +73,7 @@ def test_a_table_that_lists_other_modules_is_refused(engine: Engine) -> None:
     first, *others = table.modules.modules
     renamed = replace(table, modules=Composition((replace(first, kind="another"), *others)))
     with pytest.raises(TableError, match=r"by modules\.csv stitch 0 passes other modules .* or remove that file"):
-        engine.check(renamed)
+        check(engine.model, renamed)
 
 
 def test_a_timed_batch_tells_the_seconds_of_every_module_it_passes(engine: Engine) -> None:
@@ -281,7 +282,11 @@ def test_after_warming_up_neither_stitches_nor_their_mixtures_run_without_a_grap
     there, batch, stitches = staged(), images(6), [2, 30, 30, 9, 2, 2]
     assert there.staged
     there.warm_up([2, 9, 30])
-    for asked in (stitches, [9] * 6):
+    whole = list(there.recordings([2, 9]))
+    assert len(whole) == 2 * len(there.staged.buckets.sizes)
+    for record in whole:
+        record()
+    for asked in (stitches, [9] * 6, [30] * 6):
         for here, alone in zip(there.run(batch, asked), engine.run(batch, asked), strict=True):
             assert here.indices[0] == alone.indices[0]
             assert here.probabilities == pytest.approx(alone.probabilities, abs=1e-3)

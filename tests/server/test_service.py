@@ -1,8 +1,10 @@
 """Deadlines, overload, callers that leave, and slow bodies, over real HTTP with an engine that waits for the test."""
 
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -202,6 +204,38 @@ def test_an_engine_of_two_lanes_gets_a_full_batch_while_one_runs(cache: Path, ru
         stage.engine.gate.set()
         assert (first()[0], second()[0]) == (200, 200)
         assert stage.health("livez") == 200
+
+
+class Recording(Wide):
+    """Has something to do while it is quiet: it waits for the test, then tells how many requests are inside."""
+
+    ready, told = threading.Event(), threading.Event()
+    inside: Callable[[], int]
+
+    def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
+        assert stitches[-1] == 0, "the dearest come first"
+        seen: list[int] = []
+        yield partial(self.ready.wait, 60)
+        yield lambda: seen.append(self.inside())
+        yield partial(self.tell, seen)
+
+    def tell(self, seen: list[int]) -> None:
+        if seen == [0]:
+            self.told.set()
+
+
+def test_what_can_wait_is_recorded_while_nobody_is_inside(cache: Path, running: Running, sample: bytes) -> None:
+    for stage in staged(Recording, settings(cache), running):
+        engine, limiter = stage.engine, stage.running.service.limiter
+        assert isinstance(engine, Recording)
+        engine.inside = partial(getattr, limiter, "inside")
+        first = stage.occupy(sample)
+        engine.ready.set()
+        stage.clock.by += 1
+        assert stage.health("livez") == 200
+        engine.gate.set()
+        assert first()[0] == 200
+        assert engine.told.wait(60)
 
 
 def test_a_dispatch_loop_that_has_died_is_told_to_whoever_restarts(

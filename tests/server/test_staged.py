@@ -9,8 +9,10 @@ import torch
 from devices import Device
 from torch import Tensor
 
-from server.staged import Pass, Staged
+from server.staged import RECORD_WHOLE_AT, Pass, Staged
 from stitching.anchors import Step
+from stitching.model import plainly
+from stitching.wavefront import Through
 
 SIZE, KEPT = 2, 3
 
@@ -20,11 +22,12 @@ class Network:
 
     def __init__(self) -> None:
         self.rows: list[int] = []
+        self.by_steps: list[bool] = []
         self.room = 1000
         self.gate: threading.Event | None = None
         self.entered = threading.Event()
 
-    def __call__(self, pixels: Tensor, stitches: Sequence[int]) -> Tensor:
+    def __call__(self, pixels: Tensor, stitches: Sequence[int], through: Through[Step]) -> Tensor:
         assert pixels.dtype == torch.uint8
         assert len(pixels) == len(stitches)
         self.entered.set()
@@ -33,6 +36,7 @@ class Network:
         self.rows.append(len(pixels))
         if len(pixels) > self.room:
             raise torch.OutOfMemoryError("no room")
+        self.by_steps.append(through is not plainly)
         each = torch.stack((pixels[:, 0, 0, 0].float(), torch.tensor(stitches).float()), dim=1)
         return each[:, :, None].expand(-1, -1, KEPT)
 
@@ -61,27 +65,27 @@ def answers(staged: Staged, *passes: Pass) -> list[tuple[int, int]]:
     return [(int(row[0, 0]), int(row[1, 0])) for row in staged.run(passes)]
 
 
-def test_every_row_gets_its_own_answer_eagerly_and_from_a_graph(staged: Staged, network: Network) -> None:
-    for first in range(6):
+def test_every_row_gets_its_own_answer_by_steps_and_from_a_graph(staged: Staged, network: Network) -> None:
+    for first in range(RECORD_WHOLE_AT + 4):
         numbers = [first, first + 100, first + 50]
         assert answers(staged, batch(numbers)) == [(number, 7) for number in numbers]
-    assert staged.graphs.eager["new"] == 2
     assert (staged.graphs.captured, staged.graphs.replayed) == (1, 4)
     assert staged.graphs.bytes == 1100
-    # Twice as it came; once to warm up and from then on at the bucket's four rows.
-    assert network.rows == [3, 3, 4, 4, 4, 4, 4]
+    # As often as it came, by its steps; once to warm up and from then on at the bucket's four rows, as a whole.
+    assert network.rows == [3] * RECORD_WHOLE_AT + [4] * 5
+    assert network.by_steps == [True] * RECORD_WHOLE_AT + [False] * 5
 
 
 def test_one_graph_serves_all_rows_of_its_bucket_and_no_other_stitch(staged: Staged) -> None:
-    for rows in (3, 4, 3):
+    for rows in (*[3, 4] * (RECORD_WHOLE_AT // 2), 3):
         answers(staged, batch(range(rows)))
     answers(staged, batch(range(4), 8))
     assert (staged.graphs.captured, staged.graphs.replayed) == (1, 1)
 
 
 def test_the_pool_is_fresh_for_the_first_graph_alone(staged: Staged, device: Device) -> None:
-    for stitch in (1, 1, 2, 2):
-        answers(staged, batch([0], stitch))
+    for stitch in (1, 2):
+        staged.learn_whole(stitch, 1)
     assert device.fresh_pools == [True, False]
 
 
@@ -93,9 +97,9 @@ def test_passes_come_back_in_order_however_many_pieces_they_are(staged: Staged, 
 
 
 def test_mixed_rows_run_together_without_a_graph_of_their_own(staged: Staged, network: Network) -> None:
-    for _ in range(3):
+    for _ in range(RECORD_WHOLE_AT + 1):
         assert answers(staged, batch([1, 2, 3], [5, 6, 5])) == [(1, 5), (2, 6), (3, 5)]
-    assert network.rows == [3, 3, 3]
+    assert set(network.rows) == {3}
     assert staged.graphs.captured == 0
 
 
@@ -106,20 +110,26 @@ def test_laps_are_those_of_the_bucket_for_every_piece(staged: Staged, device: De
     assert device.timed_rows == [4, 8]
 
 
-def test_what_is_learnt_needs_no_second_use(staged: Staged, network: Network) -> None:
-    staged.learn(7, 4, lambda pixels: pixels.float(), [])
+def test_what_is_learnt_as_a_whole_needs_no_use(staged: Staged, network: Network) -> None:
+    staged.learn_whole(7, 4)
     assert answers(staged, batch([1, 2, 3])) == [(1, 7), (2, 7), (3, 7)]
     assert (staged.graphs.captured, staged.graphs.replayed, network.rows) == (1, 1, [4, 4])
     for rows in (4, 3):
-        staged.learn(7, rows, lambda pixels: pixels.float(), [])
+        staged.learn_whole(7, rows)
     assert network.rows == [4, 4]
+
+
+def test_all_pieces_of_so_many_rows_are_learnt(staged: Staged) -> None:
+    staged.learn_whole(7, 11)
+    answers(staged, batch(range(11)))
+    assert (staged.graphs.captured, staged.graphs.replayed) == (2, 2)
 
 
 def test_no_room_to_learn_halves_the_largest_bucket(staged: Staged) -> None:
     def prepared(pixels: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("no room")
 
-    staged.learn(7, 8, prepared, [Step("a", "a", torch.neg, ())])
+    staged.learn(8, prepared, [Step("a", "a", torch.neg, ())])
     assert staged.buckets.largest == 4
 
 
@@ -131,8 +141,7 @@ def test_where_nothing_is_recorded_there_are_no_laps(staged: Staged, device: Dev
 
 
 def test_out_of_memory_halves_the_largest_bucket_and_goes_on(staged: Staged, network: Network, device: Device) -> None:
-    for _ in range(3):
-        answers(staged, batch([1]))
+    staged.learn_whole(7, 1)
     network.room = 2
     assert answers(staged, batch(range(7), 3)) == [(number, 3) for number in range(7)]
     assert staged.buckets.largest == 2
@@ -152,19 +161,19 @@ def test_no_memory_for_a_single_row_is_the_callers(staged: Staged, network: Netw
 
 def test_no_memory_to_record_leaves_the_key_without_a_graph(staged: Staged, device: Device) -> None:
     device.refuses = torch.OutOfMemoryError("no room")
-    for _ in range(4):
+    for _ in range(RECORD_WHOLE_AT + 2):
         assert answers(staged, batch([9])) == [(9, 7)]
     device.refuses = None
-    for _ in range(2):
-        answers(staged, batch([9], 8))
+    for stitch in (7, 8):
+        staged.learn_whole(stitch, 1)
     assert staged.graphs.captured == 1
-    assert staged.graphs.eager == {"new": 4, "refused": 2}
+    assert staged.graphs.find((7, 1)) is None
     assert staged.buckets.largest == 8
 
 
 def test_what_cannot_be_recorded_is_not_tried_again(staged: Staged, device: Device) -> None:
     device.refuses = RuntimeError("operation not permitted when stream is capturing\nmore")
-    for stitch in (1, 1, 2, 2):
+    for stitch in (1, 2) * (RECORD_WHOLE_AT + 1):
         assert answers(staged, batch([9], stitch)) == [(9, stitch)]
     assert staged.graphs.off == "operation not permitted when stream is capturing"
     assert staged.graphs.captured == 0
