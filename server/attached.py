@@ -112,6 +112,10 @@ class Attached:
         self._numbers = count(1)
         self._reading: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
+    def admit(self) -> None:
+        """Tell it to let clients in."""
+        self.channel.send(Kind.ADMIT, 0)
+
     def stop(self) -> None:
         """Tell it to let nobody in and to end when all are answered."""
         self.channel.send(Kind.STOP, 0)

@@ -38,7 +38,9 @@ class Kind(IntEnum):
     """Nobody waits for a reading any more."""
     FREE = 13
     """A place in the memory that both share, whose number this is, is free again."""
-    STOP = 14
+    ADMIT = 14
+    """The application is ready: take clients."""
+    STOP = 15
     """Take no more clients, answer the others, and go."""
 
 

@@ -75,6 +75,8 @@ class Relay:
 
     def __init__(self, given: Given, memory: Shared, on_stop: Callable[[], object]) -> None:
         self.lost = False
+        self.admitting = asyncio.Event()
+        """Set when clients may come."""
         self.channel = Channel(self._take, self._on_lost)
         self._on_stop = on_stop
         self._memory, self._exact = memory, given.exact
@@ -159,6 +161,8 @@ class Relay:
                 self._jobs[number].cancel()
         elif kind is Kind.FREE:
             self._places.put(number)
+        elif kind is Kind.ADMIT:
+            self.admitting.set()
         elif kind is Kind.STOP:
             self._on_stop()
         elif exchange is None:
@@ -250,6 +254,7 @@ def main() -> None:
 
     def stop() -> None:
         server.should_exit = True
+        relay.admitting.set()  # or it would not come to its end
 
     relay = Relay(given, Shared(given.memory, given.size, given.places), stop)
     how = configuration(
@@ -268,6 +273,7 @@ def main() -> None:
     async def serve() -> None:
         channel = socket.socket(fileno=given.channel)
         await asyncio.get_running_loop().create_unix_connection(lambda: relay.channel, sock=channel)
+        await relay.admitting.wait()
         await server.serve([socket.socket(fileno=number) for number in given.listening])
 
     gc.freeze()

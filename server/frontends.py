@@ -35,7 +35,7 @@ class FrontEnds:
         self._app, self._service, self._sockets, self._count = app, service, sockets, count
         self._doorman = doorman(app)
         self._alive: dict[Attached, subprocess.Popen[bytes]] = {}
-        self._stopping = False
+        self._admitting = self._stopping = False
         self.deaths = 0
         """Front ends that ended without having been told to."""
         service.metrics.gauge("frontends", "Processes that speak HTTP", lambda: float(len(self._alive)))
@@ -54,6 +54,12 @@ class FrontEnds:
                     group.create_task(self._keep_one())
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
+
+    def admit(self) -> None:
+        """Let clients in; until then processes start, but do not listen."""
+        self._admitting = True
+        for front in self._alive:
+            front.admit()
 
     def stop(self) -> None:
         """Let nobody else in, and end when all are answered, or their time is over."""
@@ -91,6 +97,8 @@ class FrontEnds:
         """A front end's life -> its exit code."""
         with self._started() as (process, front):
             await asyncio.get_running_loop().create_unix_connection(lambda: front.channel, sock=front.socket)
+            if self._admitting:
+                front.admit()
             if self._stopping:
                 front.stop()
             await front.gone.wait()

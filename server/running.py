@@ -76,13 +76,18 @@ async def _all(besides: Sequence[Beside], service: Service) -> AsyncIterator[Non
 
 
 async def serve_behind(app: FastAPI, sockets: list[socket.socket], count: int) -> None:
-    """Serve the application by so many front ends, until told to stop."""
+    """Serve the application by so many front ends, which start while it does, until told to stop."""
     service: Service = app.state.service
     front_ends = FrontEnds(app, service, sockets, count)
     with Stopping(service, lambda: front_ends.unanswered, front_ends.stop).signals():
-        async with app.router.lifespan_context(app):
-            log.info("serving on %s", " ".join(addresses(sockets, tls=service.settings.tls_cert is not None)))
-            await front_ends.run()
+        running = asyncio.create_task(front_ends.run())
+        try:
+            async with app.router.lifespan_context(app):
+                front_ends.admit()
+                log.info("serving on %s", " ".join(addresses(sockets, tls=service.settings.tls_cert is not None)))
+                await running
+        finally:
+            running.cancel()
 
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:

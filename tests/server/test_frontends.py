@@ -59,6 +59,7 @@ def behind(running: Running, cache: Path) -> Iterator[Behind]:
         fronts.append(FrontEnds(app, service, sockets, 2))
         async with app.router.lifespan_context(app):
             up.set()
+            fronts[0].admit()
             await fronts[0].run()
 
     with bound("127.0.0.1", 0) as sockets:
@@ -205,6 +206,23 @@ def test_a_picture_made_smaller_is_answered_alike_but_for_grey_levels(behind: Be
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_those_that_let_nobody_in_yet_go_when_they_are_told(running: Running, cache: Path) -> None:
+    service = Service(settings(cache), running.service.engine, running.service.table)
+
+    async def live(sockets: list[socket.socket]) -> int:
+        fronts = FrontEnds(application(service), service, sockets, 2)
+        living = asyncio.create_task(fronts.run())
+        while len(service.helpers) < 2:
+            await asyncio.sleep(0.01)
+        fronts.stop()
+        await asyncio.wait_for(living, 60)
+        return fronts.deaths
+
+    with bound("127.0.0.1", 0) as sockets:
+        assert asyncio.run(live(sockets)) == 0
+    assert not service.helpers
+
+
 def test_a_front_end_that_hangs_does_not_keep_the_server_from_stopping(start: Callable[..., Process]) -> None:
     started = start("--frontends", "2", "--drain-timeout-s", "1")
     engine = started.pid
