@@ -96,6 +96,8 @@ class Batcher(Generic[Image, Result]):
         self.failed_in_a_row = 0
         """How many batches failed since the last that did not, and when the last of them did, by the clock."""
         self.failed_at = 0.0
+        self.ended_at = -math.inf
+        """When the last batch ended, well or not."""
 
     @property
     def queued(self) -> int:
@@ -233,6 +235,7 @@ class Batcher(Generic[Image, Result]):
         """The flight is over; the one behind it has the engine from this moment on, which is returned."""
         now, was_first = self._clock(), self._flights[0] is flight
         self._flights.remove(flight)
+        self.ended_at = now
         if was_first and self._flights:
             self._flights[0].since = now
         return now

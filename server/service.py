@@ -37,7 +37,7 @@ from stitching.checkpoint import sha256, shipped
 log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
-QUIET = 0.05  # seconds between two looks at whether anybody is inside
+QUIET = 1.0  # seconds without a batch: what is recorded then is in nobody's way
 HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
 MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
 
@@ -225,10 +225,10 @@ class Service:
             await asyncio.sleep(SAMPLE_EVERY)
 
     async def _record(self, stitches: Sequence[int]) -> None:
-        """Have the engine record what it can do without, one after the other, while nobody is inside."""
+        """Have the engine record what it can do without, one after the other, while nobody has come for a while."""
         for record in self.engine.recordings(stitches):
-            while self.limiter.inside:
-                await asyncio.sleep(QUIET)
+            while self.limiter.inside or self.clock() - self.batcher.ended_at < QUIET:
+                await asyncio.sleep(SAMPLE_EVERY)
             await asyncio.get_running_loop().run_in_executor(self._engine_threads, record)
 
     def drain(self) -> float:
