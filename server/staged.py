@@ -21,7 +21,9 @@ from stitching.wavefront import Through
 log = logging.getLogger(__name__)
 
 SLOTS = 2  # one is copied in while the other computes
-RECORD_WHOLE_AT = 16  # the use at which a stitch is recorded as a whole, where there was no quiet moment for it before
+RECORD_WHOLE_AT = 128
+"""The use at which a stitch is recorded as a whole, where there was no quiet moment for it before: under load that takes
+up to 100 ms, which by then its steps have cost more."""
 
 
 class Pass(NamedTuple):
