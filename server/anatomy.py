@@ -1,9 +1,8 @@
 """`GET /anchors`: the blocks and stitching layers that stitches are made of, and what each costs."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from pkgutil import resolve_name
 
 from fastapi import APIRouter, Depends
 
@@ -16,6 +15,7 @@ from server.schemas import Anatomy, AnchorListed, BlockListed, JoinListed, StepL
 from stitching.anchors import Anchor
 from stitching.families import Family
 from stitching.model import SNNet
+from stitching.step_flops import step_flops
 from stitching.stitch import Join
 
 router = APIRouter(responses=ANYWHERE)
@@ -47,8 +47,7 @@ class _Named:
 
 @lru_cache(maxsize=4)
 def _step_flops(named: _Named) -> Mapping[str, int]:
-    step_flops: Callable[[Family], Mapping[str, int]] = resolve_name("stitching.step_flops:step_flops")
-    return step_flops(named.family)  # by name: torch's counter of FLOPs brings Triton's compiler along, of 80 MB
+    return step_flops(named.family)
 
 
 def listed(model: SNNet, table: LookupTable, flops: Mapping[str, int]) -> Anatomy:

@@ -231,10 +231,13 @@ class Engine:
     def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
         """What is to be done, in this order, when there is nothing else: on a GPU to record each stitch as a whole.
 
-        Launched as one, it then takes less of the processor than step after step.
+        Launched as one, it then takes less of the processor than step after step. Ends where a step would have to go
+        for it.
         """
         if self.staged:
             for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
+                if not self.staged.graphs.roomy:
+                    return
                 yield torch.inference_mode()(partial(self.staged.learn_whole, stitch, rows))
 
     def _passes(self, stitches: Sequence[int], way: Way | None) -> list[list[int]]:

@@ -69,6 +69,12 @@ class Graphs(Generic[Graph]):
         """The device memory that graphs take."""
         return self._shared + sum(size for _, size in self._kept.values())
 
+    @property
+    def roomy(self) -> bool:
+        """Whether one more as large as the largest would have none go."""
+        largest = max((size for _, size in self._kept.values()), default=0)
+        return len(self) < self.most and self.bytes + largest <= self.limit
+
     def find(self, key: Hashable) -> Graph | None:
         """The graph of a key, now the most recently used; None when it has none."""
         if key not in self._kept:

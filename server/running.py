@@ -79,12 +79,14 @@ async def serve_behind(app: FastAPI, sockets: list[socket.socket], count: int) -
     """Serve the application by so many front ends, which start while it does, until told to stop."""
     service: Service = app.state.service
     front_ends = FrontEnds(app, service, sockets, count)
+    where = " ".join(addresses(sockets, tls=service.settings.tls_cert is not None))
     with Stopping(service, lambda: front_ends.unanswered, front_ends.stop).signals():
         running = asyncio.create_task(front_ends.run())
         try:
             async with app.router.lifespan_context(app):
-                front_ends.admit()
-                log.info("serving on %s", " ".join(addresses(sockets, tls=service.settings.tls_cert is not None)))
+                if not running.done():  # else it was told to stop meanwhile, or no front end stays alive
+                    front_ends.admit()
+                    log.info("serving on %s", where)
                 await running
         finally:
             running.cancel()

@@ -291,3 +291,15 @@ def test_after_warming_up_neither_stitches_nor_their_mixtures_run_without_a_grap
             assert here.indices[0] == alone.indices[0]
             assert here.probabilities == pytest.approx(alone.probabilities, abs=1e-3)
     assert not there.staged.graphs.eager
+
+
+def test_where_there_is_no_room_steps_are_worth_more_than_stitches_as_a_whole() -> None:
+    there = staged()
+    assert there.staged
+    there.warm_up([2, 9, 30])
+    steps = len(there.staged.graphs)
+    there.staged.graphs.most = steps + 5
+    for record in there.recordings([2, 9, 30]):
+        record()
+    assert len(there.staged.graphs) == steps + 5
+    assert not there.staged.graphs.evicted

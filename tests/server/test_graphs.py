@@ -121,3 +121,15 @@ def test_the_limits_hold_whatever_comes(uses: list[tuple[int, int, int]], most: 
 @pytest.mark.parametrize("largest", [1, 2, 3, 7, 100])
 def test_sizes_ascend(largest: int) -> None:
     assert list(Buckets(largest).sizes) == sorted(set(Buckets(largest).sizes))
+
+
+def test_it_is_roomy_while_none_would_have_to_go() -> None:
+    kept = graphs(limit=100)
+    for key, size, roomy in (("a", 30, True), ("b", 20, True), ("c", 20, True), ("d", 1, False)):
+        kept.add(key, key, size, 0)
+        assert kept.roomy == roomy, key
+    few = graphs(most=2)
+    for key, roomy in (("a", True), ("b", False)):
+        few.add(key, key, 1, 0)
+        assert few.roomy == roomy
+    assert not kept.evicted + few.evicted
