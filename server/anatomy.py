@@ -1,8 +1,10 @@
 """`GET /anchors`: the blocks and stitching layers that stitches are made of, and what each costs."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pkgutil import resolve_name
+from threading import Lock
 
 from fastapi import APIRouter, Depends
 
@@ -15,8 +17,9 @@ from server.schemas import Anatomy, AnchorListed, BlockListed, JoinListed, StepL
 from stitching.anchors import Anchor
 from stitching.families import Family
 from stitching.model import SNNet
-from stitching.step_flops import step_flops
 from stitching.stitch import Join
+
+_COUNTING = Lock()  # whoever asks meanwhile waits for what the first one finds
 
 router = APIRouter(responses=ANYWHERE)
 
@@ -28,7 +31,7 @@ async def anchors(serving: Serving) -> Anatomy:
     FLOPs are counted when they are asked for first, which takes a second or two of one thread.
     """
     model = serving.engine.model
-    flops = await asyncio.to_thread(_step_flops, _Named(model.family))
+    flops = await asyncio.to_thread(_counted, _Named(model.family))
     return listed(model, serving.table, flops)
 
 
@@ -47,7 +50,14 @@ class _Named:
 
 @lru_cache(maxsize=4)
 def _step_flops(named: _Named) -> Mapping[str, int]:
+    # By name: torch's counter of FLOPs brings its compilers along, of 150 MB.
+    step_flops: Callable[[Family], Mapping[str, int]] = resolve_name("stitching.step_flops:step_flops")
     return step_flops(named.family)
+
+
+def _counted(named: _Named) -> Mapping[str, int]:
+    with _COUNTING:
+        return _step_flops(named)
 
 
 def listed(model: SNNet, table: LookupTable, flops: Mapping[str, int]) -> Anatomy:

@@ -20,7 +20,6 @@ def test_a_server_is_loaded_without_compilers() -> None:
 import sys
 from server.loading import loaded
 loaded("server.running:run")
-import torch.utils.flop_counter
 print(sorted({"torch._dynamo", "torch._inductor", "triton"} & set(sys.modules)))
 """
     assert run(code) == "[]"
