@@ -1,8 +1,8 @@
-"""The module calls of mixed batches, on a device that records them.
+"""The module calls of batches that are not recorded as a whole, on a device that records them.
 
-A mixture of stitches hardly ever comes twice, so that a graph of it would be of no use. But it is made of calls that
-come again and again: of each module a graph is kept, for each bucket of rows. Launching one stands for launching the
-dozen operations in it.
+A mixture of stitches hardly ever comes twice, so that a graph of it would be of no use, and hundreds of stitches take
+seconds to record. But all are made of calls that come again and again: of each module a graph is kept, for each bucket
+of rows. Launching one stands for launching the dozen operations in it.
 """
 
 from collections.abc import Callable, Sequence

@@ -238,7 +238,7 @@ class Engine:
             for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
                 if not self.staged.graphs.roomy:
                     return
-                yield torch.inference_mode()(partial(self.staged.learn_whole, stitch, rows))
+                yield partial(self.staged.learn_whole, stitch, rows)
 
     def _passes(self, stitches: Sequence[int], way: Way | None) -> list[list[int]]:
         """The rows that run together, for each time that the model runs."""

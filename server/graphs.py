@@ -9,7 +9,7 @@ Graph = TypeVar("Graph")
 RECORD_AT = 2  # the use at which a graph is recorded: what comes once is not worth it; twice as late when it had to go
 MOST_GRAPHS = 4096
 EAGER = ("new", "refused")
-"""Why a piece, or a module call of a mixed one, ran without a graph: it was new, or found no room."""
+"""Why a module call ran without a graph: it was new, or found no room."""
 
 
 class Buckets:
@@ -45,8 +45,8 @@ class Buckets:
 class Graphs(Generic[Graph]):
     """The recorded graphs by key, and how often what happened to them.
 
-    At most `most` graphs and `limit` bytes, in all; beyond it the least recently used ones go. `eager` counts what ran
-    without a graph, by the reasons in EAGER.
+    At most `most` graphs and `limit` bytes, in all; beyond it the least recently used ones go. `eager` counts module
+    calls that ran without a graph, by the reasons in EAGER.
     """
 
     def __init__(self, limit: int, most: int = MOST_GRAPHS) -> None:
@@ -88,7 +88,7 @@ class Graphs(Generic[Graph]):
         return not (self.off or key in self._refused or key in self._kept)
 
     def wanted(self, key: Hashable) -> bool:
-        """Count what ran without a graph; True when it is time to record one."""
+        """Count a module call that ran without a graph; True when it is time to record one."""
         if not self.lacks(key):
             self.eager["refused"] += 1
             return False

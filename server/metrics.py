@@ -207,11 +207,11 @@ class Metrics:
         self.count("graphs_evicted", "CUDA graphs let go again", lambda: graphs.evicted)
         self.count(
             "graphs_replayed",
-            "Pieces of batches, and module calls of mixed ones, that ran as a graph",
+            "Pieces of batches, and module calls of other pieces, that ran as a graph",
             lambda: graphs.replayed,
         )
         self.gauge("graphs_bytes", "GPU memory that graphs take", lambda: graphs.bytes)
-        text = "The same without a graph: new (not recorded yet), refused (no room)"
+        text = "Module calls that ran without a graph: new (not recorded yet), refused (no room)"
         self.counts("eager_runs", text, "reason", graphs.eager, EAGER)
         text = "Times that the largest bucket was halved, because the GPU had no memory for it"
         self.count("bucket_halvings", text, lambda: buckets.halved)

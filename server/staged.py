@@ -115,9 +115,11 @@ class Staged:
 
     def learn_whole(self, stitch: int, rows: int) -> None:
         """Record a stitch as a whole, at the buckets of its pieces when it has so many rows."""
+        buckets = {self.buckets.fit(piece.stop - piece.start) for piece in self.buckets.pieces(rows)}
+        if not any(self.graphs.lacks((stitch, bucket)) for bucket in buckets):
+            return  # without waiting for whoever computes
         with self._launching, self._driver.computing():
-            for piece in self.buckets.pieces(rows):
-                bucket = self.buckets.fit(piece.stop - piece.start)
+            for bucket in buckets:
                 if self.graphs.lacks((stitch, bucket)):
                     self._record(stitch, bucket)
 

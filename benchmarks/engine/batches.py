@@ -24,6 +24,7 @@ from server.engine import Engine
 from server.process import prepare
 from stitching import SNNet
 from stitching.families import family
+from stitching.model import plainly
 
 Call = Callable[[], object]
 
@@ -39,6 +40,8 @@ def main() -> None:
     prepare()
     device = pick_device(given.device)
     engine = Engine(SNNet(family(given.family)), device, max_batch=given.most)
+    for record in engine.recordings(range(len(engine.model.family.anchors))):
+        record()
     print(f"{engine.device_slug}, {engine.precision.variant.name}, {engine.lanes} lanes, torch {torch.__version__}")
     print("\n| anchor | rows | run | two | forward | timm |\n| --- | --- | --- | --- | --- | --- |")
     for stitch, spec in enumerate(engine.model.family.anchors):
@@ -68,16 +71,16 @@ def contestants(engine: Engine, eager: torch.nn.Module, stitch: int, rows: int) 
 def forward(engine: Engine, pixels: torch.Tensor, stitches: list[int]) -> Call:
     """The engine's own computation on resident pixels."""
     if engine.device.type != "cuda":
-        return lambda: engine._forward(pixels, stitches)
+        return lambda: engine._forward(pixels, stitches, plainly)
     side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):
-            engine._forward(pixels, stitches)
+            engine._forward(pixels, stitches, plainly)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        engine._forward(pixels, stitches)
+        engine._forward(pixels, stitches, plainly)
     return graph.replay
 
 
@@ -95,7 +98,7 @@ def synchronised(call: Call, device: torch.device) -> Call:
 
 def rate(call: Call, images: int, given: argparse.Namespace) -> float:
     """Images a second."""
-    for _ in range(3):  # what is recorded, is at the second
+    for _ in range(3):  # the first ones are slower
         call()
     took = []
     for _ in range(given.rounds):

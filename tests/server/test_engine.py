@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,10 @@ import torch
 from devices import Device
 
 import stitching
-from lookup_tables.modules import INPUT, OUTPUT, Composition
-from lookup_tables.table import LookupTable, TableError, folder
+from lookup_tables.modules import INPUT, OUTPUT
+from lookup_tables.table import LookupTable, folder
 from server.dtype import Setting
 from server.engine import Engine
-from server.matching import check
 from server.runner import Direct
 from server.staged import Forward, Pass, Staged
 
@@ -49,31 +47,6 @@ def test_a_mixed_batch_gives_each_row_its_own_stitch(engine: Engine) -> None:
         (alone,) = engine.run([image], [stitch])
         assert ranking.indices[0] == alone.indices[0]
         assert ranking.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
-
-
-def test_the_shipped_table_is_the_shipped_networks(engine: Engine) -> None:
-    check(engine.model, LookupTable.load(folder("digits")))
-
-
-def test_a_table_of_another_family_is_refused(engine: Engine) -> None:
-    with pytest.raises(TableError, match=r"stitch 0 is deit_ti\[0:12\], but digits_s"):
-        check(engine.model, LookupTable.load(folder("deit_ti_s_b")))
-
-
-def test_a_table_with_other_preprocessing_is_refused(engine: Engine) -> None:
-    table = LookupTable.load(folder("digits"))
-    family = replace(table.family, preprocessing=replace(table.family.preprocessing, size=32))
-    with pytest.raises(TableError, match="preprocessing"):
-        check(engine.model, replace(table, family=family))
-
-
-def test_a_table_that_lists_other_modules_is_refused(engine: Engine) -> None:
-    table = LookupTable.load(folder("digits"))
-    assert table.modules
-    first, *others = table.modules.modules
-    renamed = replace(table, modules=Composition((replace(first, kind="another"), *others)))
-    with pytest.raises(TableError, match=r"by modules\.csv stitch 0 passes other modules .* or remove that file"):
-        check(engine.model, renamed)
 
 
 def test_a_timed_batch_tells_the_seconds_of_every_module_it_passes(engine: Engine) -> None:

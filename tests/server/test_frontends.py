@@ -23,12 +23,10 @@ from started import Process
 
 from lookup_tables.table import LookupTable, folder
 from server.app import application
-from server.engine import Engine
 from server.frontend import Given
 from server.frontends import FrontEnds
 from server.images import Limits
 from server.listening import addresses, bound, listen
-from server.running import serve_behind
 from server.service import Service
 from server.shared import Shared
 
@@ -208,42 +206,6 @@ def test_a_picture_made_smaller_is_answered_alike_but_for_grey_levels(behind: Be
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_those_that_let_nobody_in_yet_go_when_they_are_told(running: Running, cache: Path) -> None:
-    service = Service(settings(cache), running.service.engine, running.service.table)
-
-    async def live(sockets: list[socket.socket]) -> int:
-        fronts = FrontEnds(application(service), service, sockets, 2)
-        living = asyncio.create_task(fronts.run())
-        while len(service.helpers) < 2:
-            await asyncio.sleep(0.01)
-        fronts.stop()
-        await asyncio.wait_for(living, 60)
-        return fronts.deaths
-
-    with bound("127.0.0.1", 0) as sockets:
-        assert asyncio.run(live(sockets)) == 0
-    assert not service.helpers
-
-
-class Told(Engine):
-    """Is told to stop while it warms up."""
-
-    service: Service
-
-    def warm_up(self, *_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        while not self.service.refusing:
-            time.sleep(0.01)
-
-
-def test_told_to_stop_while_it_starts_it_ends_as_ever(running: Running, cache: Path) -> None:
-    engine = Told(running.service.engine.model, running.service.engine.device, dtype="float32")
-    engine.service = Service(settings(cache), engine, running.service.table)
-    with bound("127.0.0.1", 0) as sockets:
-        asyncio.run(serve_behind(application(engine.service), sockets, 1))
-    assert not engine.service.helpers
-
-
 def test_a_front_end_that_hangs_does_not_keep_the_server_from_stopping(start: Callable[..., Process]) -> None:
     started = start("--frontends", "2", "--drain-timeout-s", "1")
     engine = started.pid

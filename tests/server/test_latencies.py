@@ -1,7 +1,8 @@
 """Where a device's latencies come from: the table's folder, the cache, or a bounded profile."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,6 +77,9 @@ class Mixing(Instant):
         self.mixtures.append((stitches, way))
         return super().run(images, stitches, way)
 
+    def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
+        yield partial(self.mixtures.append, (stitches, "recorded"))
+
 
 def test_a_poorer_profile_is_replaced_once_more_is_affordable(tmp_path: Path) -> None:
     engine = Instant.load("digits", None, "cpu", dtype="float32")
@@ -130,7 +134,7 @@ def test_two_cheap_stitches_are_run_both_ways_in_turns(tmp_path: Path) -> None:
     table = table_for(engine, folder("digits"), tmp_path, max_batch=2, time_limit=60)
     cheapest = [entry.stitch for entry in table.frontier()[:2]]
     in_turns = [(cheapest, "merged"), (cheapest, "grouped")] * (1 + LEAST_ROUNDS)
-    assert engine.mixtures[: len(in_turns)] == in_turns
+    assert engine.mixtures[: 1 + len(in_turns)] == [(cheapest, "recorded"), *in_turns]
     assert LookupTable.load(folder("digits"), next(tmp_path.rglob("latency.*.csv"))).latency == table.latency
 
 

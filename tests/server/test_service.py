@@ -14,7 +14,7 @@ from stage import Gated, Stage, Wide, staged
 import stitching
 from lookup_tables.table import TableError, folder
 from server.front import MOST_UNSEEN
-from server.service import Service, build
+from server.service import QUIET, Service, build
 from server.settings import Settings
 from server.tenants import digest
 from server.threads import most_threads
@@ -207,35 +207,35 @@ def test_an_engine_of_two_lanes_gets_a_full_batch_while_one_runs(cache: Path, ru
 
 
 class Recording(Wide):
-    """Has something to do while it is quiet: it waits for the test, then tells how many requests are inside."""
+    """Has two things to do when it is quiet: the first waits for the test, the second calls it."""
 
-    ready, told = threading.Event(), threading.Event()
-    inside: Callable[[], int]
+    ready, done = threading.Event(), threading.Event()
+    look: Callable[[], object]
 
     def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
         assert stitches[-1] == 0, "the dearest come first"
-        seen: list[int] = []
         yield partial(self.ready.wait, 60)
-        yield lambda: seen.append(self.inside())
-        yield partial(self.tell, seen)
-
-    def tell(self, seen: list[int]) -> None:
-        if seen == [0]:
-            self.told.set()
+        yield self.look
+        yield self.done.set
 
 
-def test_what_can_wait_is_recorded_while_nobody_is_inside(cache: Path, running: Running, sample: bytes) -> None:
+def test_what_can_wait_is_recorded_after_a_second_without_anybody(cache: Path, running: Running, sample: bytes) -> None:
     for stage in staged(Recording, settings(cache), running):
-        engine, limiter = stage.engine, stage.running.service.limiter
+        engine, serving = stage.engine, stage.running.service
+        seen: list[tuple[int, bool]] = []
+
+        def look(serving: Service = serving, seen: list[tuple[int, bool]] = seen) -> None:
+            seen.append((serving.limiter.inside, serving.clock() - serving.batcher.ended_at >= QUIET))
+
         assert isinstance(engine, Recording)
-        engine.inside = partial(getattr, limiter, "inside")
+        engine.look = look
         first = stage.occupy(sample)
         engine.ready.set()
         assert stage.health("livez") == 200
         engine.gate.set()
         assert first()[0] == 200
-        stage.clock.by += 2
-        assert engine.told.wait(60)
+        assert engine.done.wait(60)
+        assert seen == [(0, True)]
 
 
 def test_a_dispatch_loop_that_has_died_is_told_to_whoever_restarts(
