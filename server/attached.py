@@ -4,92 +4,36 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Coroutine, Iterable
 from itertools import count
 from typing import Any
+from weakref import finalize
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 from starlette.types import ASGIApp, Message, Scope
 
 from server import errors
-from server.channel import PART, Channel, Kind
+from server.channel import ANSWERED, LATE, PART, READ, READING, WHOLE, WRONG, Channel, Kind, joined, parted
 from server.connection import CAME, LEFT
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
-from server.frontend import AHEAD, ASKED
+from server.frontend import AHEAD
+from server.gate import CLASSIFY
+from server.incoming import Incoming
 from server.pixels import from_pixels
-from server.reading import HELD, elsewhere
+from server.reading import elsewhere
 from server.refused import Doorman, Header
 from server.service import Service
 from server.shared import Shared
+from server.shortcut import Shortcut
 from server.stages import Stages
 
+_PATH = f"{CLASSIFY.path}?".encode()
+LENT = 32
+"""Images that may stay in a front end's memory until they have been classified."""
 LOST = "the front end that this request came by has ended"
-
-
-class Incoming:
-    """One request: the messages that its application receives, and what reads its images."""
-
-    def __init__(self, front: "Attached", number: int, owed: int = 0) -> None:
-        self._front, self._number = front, number
-        self._owed = owed  # parts to ask for once the application wants the body
-        self._messages: deque[Message] = deque()
-        self._came = asyncio.Event()
-        self._brought = False
-        self._received = 0  # bytes of its body
-        self.unread, self.gone = True, False
-        self.told: set[Callable[[], object]] = set()
-        """What is called when its client leaves."""
-
-    def body(self, more: bool, body: bytes) -> None:
-        """A part of its body."""
-        self._received += len(body)
-        self._take({"type": "http.request", "body": body, "more_body": more})
-
-    def hold(self, more: bool, size: int) -> None:
-        """A part of its body came, which stays where its client is connected."""
-        if not self._brought:  # else all of it is on its way
-            self._take({"type": "http.request", "body": b"", "more_body": more, HELD: size})
-
-    def leave(self) -> None:
-        """Its client has left, or its front end."""
-        self.gone = True
-        self._came.set()
-        for tell in tuple(self.told):
-            tell()
-
-    async def read(self, body: bytes, stages: Stages) -> Image:
-        """What its image, a file's bytes, becomes for the engine: read where its client is connected."""
-        return await self._front.read(body, self._number if len(body) == self._received else 0, stages)
-
-    async def receive(self) -> Message:
-        """As ASGI has it."""
-        while HELD in (message := await self.held()):
-            if not self._brought:
-                self._brought = True
-                self._messages.clear()
-                self._front.channel.send(Kind.BRING, self._number)
-        return message
-
-    async def held(self) -> Message:
-        """The same, but what is held is left where it is."""
-        for _ in range(self._owed):
-            self._front.channel.send(Kind.MORE, self._number)
-        self._owed = 0
-        while not (self._messages or self.gone):
-            self._came.clear()
-            await self._came.wait()
-        if self.gone:
-            return {"type": "http.disconnect"}
-        message = self._messages.popleft()
-        if message["more_body"] and HELD not in message:
-            self._front.channel.send(Kind.MORE, self._number)
-        return message
-
-    def _take(self, message: Message) -> None:
-        self._messages.append(message)
-        self.unread = message["more_body"]
-        self._came.set()
 
 
 class Attached:
@@ -102,15 +46,19 @@ class Attached:
         memory: Shared,
         connected: socket.socket,
         doorman: Doorman = lambda *_: None,
+        shortcut: Shortcut | None = None,
     ) -> None:
-        self._app, self._service, self._memory, self.socket, self._doorman = app, service, memory, connected, doorman
+        self._app, self._service, self._memory, self.socket = app, service, memory, connected
+        self._doorman, self._shortcut = doorman, shortcut
         self.channel = Channel(self.take, self._on_lost)
         self.open: dict[int, Incoming] = {}
         self.gone = asyncio.Event()
         """Set when it has ended."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = count(1)
-        self._reading: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._reading: dict[int, asyncio.Future[bytes]] = {}
+        self._lent = 0
+        self._returned: deque[int] = deque()
 
     def admit(self) -> None:
         """Tell it to let clients in."""
@@ -124,40 +72,57 @@ class Attached:
         """What an image, a file's bytes, becomes for the engine; `number`: of the request whose body it is, or 0."""
         if self.channel.closed:
             raise Unavailable(LOST)
+        while self._returned:
+            self._lent -= 1
+            self.channel.send(Kind.FREE, self._returned.popleft())
         reading = next(self._numbers)
         found = self._reading[reading] = asyncio.get_running_loop().create_future()
-        asked = ASKED.pack(stages.deadline, number)
-        self.channel.send(Kind.DECODE, reading, asked, b"" if number else body)
+        self.channel.send(Kind.DECODE, reading, READING.pack(stages.deadline, number), b"" if number else body)
         try:
             said = await found
         except asyncio.CancelledError:
             if found.cancelled():
                 self.channel.send(Kind.DROP, reading)
             elif not found.exception():  # it came in the same moment
-                self._free(found.result())
+                self._drop(found.result())
             raise
         finally:
             del self._reading[reading]
+        began, place = READ.unpack_from(said)
         try:
-            stages.end("decode_wait", said["began"])
-            if "error" in said:
-                raise _error(said)
-            if "place" not in said:  # its time was over before there was one
+            stages.end("decode_wait", began)
+            if place == WRONG:
+                raise _error(*from_json(said[READ.size :]))
+            if place == LATE:  # its time was over before there was a place
                 stages.end("decode_wait")
                 raise Unavailable("the front end has no room for a picture; come back later")
-            image = from_pixels(self._memory.take(said["place"]), self._service.table.family.preprocessing)
-        finally:
-            self._free(said)
-        stages.end("decode")
+            stages.end("decode")
+        except ServeError:
+            self._drop(said)
+            raise
+        return from_pixels(self._taken(place), self._service.table.family.preprocessing)
+
+    def _taken(self, place: int) -> NDArray[np.uint8]:
+        """The image in a place, which is free again once nobody has it; at once, for a copy, where many are lent."""
+        image = self._memory.look(place)
+        if self._lent == LENT:
+            image = image.copy()
+            self.channel.send(Kind.FREE, place)
+        else:
+            self._lent += 1
+            finalize(image, self._returned.append, place)
         return image
 
-    def _free(self, said: dict[str, Any]) -> None:
-        if "place" in said:
-            self.channel.send(Kind.FREE, said["place"])
+    def _drop(self, said: bytes) -> None:
+        _, place = READ.unpack_from(said)
+        if place >= 0:
+            self.channel.send(Kind.FREE, place)
 
     def take(self, kind: Kind, number: int, payload: bytes) -> None:
         """A frame that came."""
-        if kind is Kind.OPEN:
+        if kind is Kind.WHOLE:
+            self._classify(number, payload)
+        elif kind is Kind.OPEN:
             self._begin(number, from_json(payload))
         elif kind is Kind.BODY and number in self.open:
             self.open[number].body(payload[0] > 0, payload[1:])
@@ -166,11 +131,11 @@ class Attached:
         elif kind is Kind.GONE and number in self.open:
             self.open[number].leave()
         elif kind is Kind.READ:
-            said, found = from_json(payload), self._reading.get(number)
+            found = self._reading.get(number)
             if found and not found.done():
-                found.set_result(said)
+                found.set_result(payload)
             else:
-                self._free(said)
+                self._drop(payload)
         elif kind is Kind.TOLD:
             self._service.metrics.count_refusal(number)
 
@@ -190,14 +155,49 @@ class Attached:
             if refused := self._doorman(
                 b"?".join([scope["raw_path"], scope["query_string"]]), scope["headers"], waiting
             ):
-                self._start(number, refused.status, refused.whole_headers)
-                self._data(number, False, refused.body)
+                self._say(number, refused.status, refused.whole_headers, refused.body)
                 return
         incoming = self.open[number] = Incoming(self, number, AHEAD if head["asks"] else 0)
         scope["state"] = {CAME: head[CAME], LEFT: incoming.told}
-        task = asyncio.create_task(self._answer(number, incoming, scope))
+        self._run(self._answer(number, incoming, scope))
+
+    def _classify(self, number: int, payload: bytes) -> None:
+        """A whole request for an image to be classified, which stays there: as `_begin`, past the application."""
+        came, size = WHOLE.unpack_from(payload)
+        query, address, *lines = parted(payload[WHOLE.size :])
+        headers = list(zip(lines[::2], lines[1::2], strict=True))
+        if refused := self._doorman(_PATH + query, headers, time.monotonic() - came):
+            self._say(number, refused.status, refused.whole_headers, refused.body)
+            return
+        incoming = self.open[number] = Incoming(self, number)
+        incoming.hold(False, size)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": CLASSIFY.path,
+            "query_string": query,
+            "headers": headers,
+            "client": (address.decode("latin-1"), 0) if address else None,
+            "state": {CAME: came, LEFT: incoming.told},
+        }
+        self._run(self._answer_short(number, incoming, scope))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _answer_short(self, number: int, incoming: Incoming, scope: Scope) -> None:
+        """One request that came whole."""
+        elsewhere.set(incoming)
+        try:
+            response = await self._shortcut.answer(scope, incoming.receive)
+            self._say(number, response.status_code, response.raw_headers, bytes(response.body))
+        except BaseException:
+            self.channel.send(Kind.CUT, number)
+            raise
+        finally:
+            del self.open[number]
 
     async def _answer(self, number: int, incoming: Incoming, scope: Scope) -> None:
         """One request, to the end of its answer."""
@@ -224,6 +224,11 @@ class Attached:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         self.channel.send(Kind.START, number, to_json([status, pairs]))
 
+    def _say(self, number: int, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """A whole answer."""
+        head = joined(part for header in headers for part in header)
+        self.channel.send(Kind.ANSWER, number, ANSWERED.pack(status, len(head)), head, body)
+
     def _data(self, number: int, more: bool, body: bytes) -> None:
         self.channel.send(Kind.DATA, number, b"\1" if more else b"\0", body)
 
@@ -240,9 +245,9 @@ def _scope(head: dict[str, Any]) -> Scope:
     }
 
 
-def _error(said: dict[str, Any]) -> ServeError:
+def _error(name: str, detail: str, extra: dict[str, Any]) -> ServeError:
     """What a front end found wrong with an image; `InternalError` for what no image can have."""
-    kind = getattr(errors, said["error"], None)
+    kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, ServeError):
-        return kind(said["detail"], **said["extra"])
-    return InternalError(said["detail"])
+        return kind(detail, **extra)
+    return InternalError(detail)

@@ -2,51 +2,75 @@
 
 import asyncio
 import struct
-from collections.abc import Callable
-from enum import IntEnum
+from collections.abc import Callable, Iterable
+from enum import IntEnum, auto
 from typing import cast
 
 
 class Kind(IntEnum):
     """What a frame is; its number is that of the request, or of the reading, that it belongs to."""
 
-    OPEN = 0
+    OPEN = auto()
     """From a front end, as all up to TOLD: a request's head, as JSON."""
-    BODY = 1
-    """A part of its body, after a byte that says whether more comes."""
-    HELD = 2
+    WHOLE = auto()
+    """A request for an image to be classified, which has come and stays there; takes the place of OPEN and HELD."""
+    BODY = auto()
+    """A part of a request's body, after a byte that says whether more comes."""
+    HELD = auto()
     """Of a part of its body, which stays where it is: whether more comes, and how many bytes it has."""
-    GONE = 3
+    GONE = auto()
     """Its client has left."""
-    READ = 4
-    """What came of a reading, as JSON."""
-    TOLD = 5
+    READ = auto()
+    """What came of a reading."""
+    TOLD = auto()
     """A connection was answered in the application's place: the number is the status."""
-    MORE = 6
+    MORE = auto()
     """From the engine's process, as all that follow: one more part of a body may come."""
-    BRING = 7
+    BRING = auto()
     """A body that was held is wanted: what has come of it is to be sent as one part."""
-    START = 8
+    START = auto()
     """Status and headers of an answer, as JSON."""
-    DATA = 9
+    DATA = auto()
     """A part of its body, after a byte that says whether more comes."""
-    CUT = 10
+    ANSWER = auto()
+    """An answer as a whole; takes the place of START and DATA."""
+    CUT = auto()
     """There will be no more of an answer that has not come to its end."""
-    DECODE = 11
+    DECODE = auto()
     """An image is to be read: its deadline and its request, and the image where it is not that request's body."""
-    DROP = 12
+    DROP = auto()
     """Nobody waits for a reading any more."""
-    FREE = 13
+    FREE = auto()
     """A place in the memory that both share, whose number this is, is free again."""
-    ADMIT = 14
+    ADMIT = auto()
     """The application is ready: take clients."""
-    STOP = 15
+    STOP = auto()
     """Take no more clients, answer the others, and go."""
 
 
+WHOLE = struct.Struct("<dQ")
+"""Begins a WHOLE: when it came, by time.monotonic, and the bytes of its body; query, address and headers follow."""
 PART = struct.Struct("<?Q")
 """What a HELD frame says."""
+READ = struct.Struct("<dq")
+"""A READ: when it began, by time.monotonic, and the place where the image lies, or, followed by JSON that says more, why
+there is none: LATE or WRONG."""
+LATE, WRONG = -1, -2
+ANSWERED = struct.Struct("<HI")
+"""Begins an ANSWER: its status and the bytes of its headers, which are followed by its body."""
+READING = struct.Struct("<dQ")
+"""Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
 _HEAD = struct.Struct("<IBQ")
+
+
+def joined(parts: Iterable[bytes]) -> bytes:
+    """Parts of a head, none of which can hold the end of a line."""
+    return b"\n".join(parts)
+
+
+def parted(together: bytes) -> list[bytes]:
+    """The parts."""
+    return together.split(b"\n")
 
 
 class Channel(asyncio.Protocol):

@@ -20,6 +20,14 @@ class Exchange:
         self.left = False
         """Whether its client has."""
 
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Its answer begins."""
+        self.answer.put_nowait({"type": "http.response.start", "status": status, "headers": headers})
+
+    def go_on(self, body: bytes, more: bool) -> None:
+        """A part of it came, to be followed by `more`."""
+        self.answer.put_nowait({"type": "http.response.body", "body": body, "more_body": more})
+
     def keep(self, part: bytes) -> None:
         """Keep a part of the body, or let all of it go once it is more than an image may have."""
         self._left -= len(part)

@@ -10,20 +10,20 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from lookup_tables.records import Preprocessing
 from server import logs
-from server.channel import PART, Channel, Kind
-from server.connection import CAME, UNREAD
+from server.channel import ANSWERED, LATE, PART, READ, READING, WHOLE, WRONG, Channel, Kind, joined, parted
+from server.connection import CAME, LEFT, UNREAD
 from server.errors import ServeError, Unavailable
 from server.exchange import Exchange, is_image
 from server.images import Limits, finished, read
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 AHEAD = 4
 """Parts of a body that may be on their way to the engine's process before it wants more."""
-ASKED = struct.Struct("<dQ")
-"""Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
+KEPT = {b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-api-key", b"x-request-id"}
+"""The headers that a request for an image to be classified is asked for."""
 ORPHANED = 1.0  # seconds for which a front end without an engine says so, before it goes
 NO_ENGINE = "the engine's process has ended; the server is to be restarted"
 STOPPED = "the server stopped before it could answer"
@@ -56,6 +56,7 @@ class Given:
     preprocessing: dict[str, Any]
     limits: dict[str, int]
     exact: bool
+    classify: str | None  # the path of what may be sent on as a whole
     threads: int
     connections: int
     patience: float
@@ -79,12 +80,12 @@ class Relay:
         """Set when clients may come."""
         self.channel = Channel(self._take, self._on_lost)
         self._on_stop = on_stop
-        self._memory, self._exact = memory, given.exact
+        self._memory, self._exact, self._classify = memory, given.exact, given.classify
         self._preprocessing, self._limits = Preprocessing(**given.preprocessing), Limits(**given.limits)
         self._numbers = count(1)
         self._open: dict[int, Exchange] = {}
         self._pool = ThreadPoolExecutor(given.threads, "decode")
-        self._jobs: dict[int, Future[dict[str, object]]] = {}
+        self._jobs: dict[int, Future[bytes]] = {}
         self._places: SimpleQueue[int] = SimpleQueue()
         for place in range(memory.places):
             self._places.put(place)
@@ -102,8 +103,11 @@ class Relay:
             return
         self._open[number] = exchange
         unread = scope["state"].get(UNREAD, bool)
-        self.channel.send(Kind.OPEN, number, _head(scope, asks))
-        bringing = asyncio.create_task(self._bring(number, exchange, receive))
+        if exchange.held and scope["path"] == self._classify and scope["method"] == "POST" and not unread():
+            stop = await self._send_whole(number, exchange, scope, receive)
+        else:
+            self.channel.send(Kind.OPEN, number, _head(scope, asks))
+            stop = asyncio.create_task(self._bring(number, exchange, receive)).cancel
         try:
             while not ended:
                 message = await exchange.answer.get()
@@ -120,7 +124,7 @@ class Relay:
                 return
             raise
         finally:
-            bringing.cancel()
+            stop()
             del self._open[number]
             if not ended:
                 self.channel.send(Kind.GONE, number)
@@ -149,6 +153,19 @@ class Relay:
                 self.channel.send(Kind.HELD, number, PART.pack(more, len(body)))
             else:
                 self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
+        self._leave(number, exchange)
+
+    async def _send_whole(self, number: int, exchange: Exchange, scope: dict[str, Any], receive: Any) -> Callable[[], object]:
+        """Send on a request for an image to be classified, whose body has come -> to be called when it is answered."""
+        body = (await receive()).get("body", b"")
+        exchange.keep(body)
+        self.channel.send(Kind.WHOLE, number, _whole(scope, len(body)))
+        told: set[Callable[[], object]] = scope["state"][LEFT]
+        leave = partial(self._leave, number, exchange)
+        told.add(leave)
+        return partial(told.discard, leave)
+
+    def _leave(self, number: int, exchange: Exchange) -> None:
         exchange.left = True
         self.channel.send(Kind.GONE, number)
 
@@ -175,10 +192,15 @@ class Relay:
         elif kind is Kind.START:
             status, headers = json.loads(payload)
             pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            exchange.answer.put_nowait({"type": "http.response.start", "status": status, "headers": pairs})
+            exchange.start(status, pairs)
         elif kind is Kind.DATA:
-            more = payload[0] > 0
-            exchange.answer.put_nowait({"type": "http.response.body", "body": payload[1:], "more_body": more})
+            exchange.go_on(payload[1:], payload[0] > 0)
+        elif kind is Kind.ANSWER:
+            status, size = ANSWERED.unpack_from(payload)
+            end = ANSWERED.size + size
+            lines = parted(payload[ANSWERED.size : end])
+            exchange.start(status, list(zip(lines[::2], lines[1::2], strict=True)))
+            exchange.go_on(payload[end:], more=False)
         elif kind is Kind.CUT:
             exchange.answer.put_nowait(None)
 
@@ -190,39 +212,39 @@ class Relay:
 
     def _decode(self, number: int, payload: bytes) -> None:
         loop = asyncio.get_running_loop()
-        due, request = ASKED.unpack_from(payload)
+        due, request = READING.unpack_from(payload)
         if request and request not in self._open:
             return  # its client has left, which the other side is told
-        parts = self._open[request].body if request else [payload[ASKED.size :]]
+        parts = self._open[request].body if request else [payload[READING.size :]]
         body = b"".join(parts)
         parts.clear()
         job = self._jobs[number] = self._pool.submit(self._read, body, due)
         job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._tell, number, done))
 
-    def _tell(self, number: int, job: "Future[dict[str, object]]") -> None:
+    def _tell(self, number: int, job: "Future[bytes]") -> None:
         del self._jobs[number]
         if not job.cancelled():
-            self.channel.send(Kind.READ, number, json.dumps(job.result()).encode())
+            self.channel.send(Kind.READ, number, job.result())
 
-    def _read(self, body: bytes, due: float) -> dict[str, object]:
-        """On a thread: read an image into shared memory -> where it lies, or what is wrong with it."""
+    def _read(self, body: bytes, due: float) -> bytes:
+        """On a thread: read an image into shared memory -> what a READ says of it."""
         began = time.monotonic()
         if began >= due:
-            return {"began": began}
+            return READ.pack(began, LATE)
         try:
             picture = read(body, self._preprocessing, self._limits, exact=self._exact)
             planes = finished(picture, self._preprocessing).transpose(2, 0, 1)
         except ServeError as error:
-            return {"began": began, "error": type(error).__name__, "detail": error.detail, "extra": error.extra}
+            return READ.pack(began, WRONG) + json.dumps([type(error).__name__, error.detail, error.extra]).encode()
         except Exception as error:
             log.exception("an image could not be read")
-            return {"began": began, "error": "InternalError", "detail": str(error), "extra": {}}
+            return READ.pack(began, WRONG) + json.dumps(["InternalError", str(error), {}]).encode()
         try:
             place = self._places.get(timeout=max(0.0, due - time.monotonic()))
         except Empty:
-            return {"began": began}
+            return READ.pack(began, LATE)
         self._memory.put(place, planes)
-        return {"began": began, "place": place}
+        return READ.pack(began, place)
 
 
 def _head(scope: dict[str, Any], asks: bool) -> bytes:
@@ -231,6 +253,13 @@ def _head(scope: dict[str, Any], asks: bool) -> bytes:
     told |= {name: scope[name].decode("latin-1") for name in ("raw_path", "query_string")}
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
     return json.dumps(told | {"headers": headers, "asks": asks, CAME: scope["state"].get(CAME)}).encode()
+
+
+def _whole(scope: dict[str, Any], size: int) -> bytes:
+    """A request that is sent on as a whole, whose body has so many bytes."""
+    address = scope["client"][0].encode() if scope["client"] else b""
+    headers = [part for name, value in scope["headers"] if name in KEPT for part in (name, value)]
+    return WHOLE.pack(scope["state"][CAME], size) + joined([scope["query_string"], address, *headers])
 
 
 async def _refuse(send: Any, detail: str) -> None:

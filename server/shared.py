@@ -3,6 +3,7 @@
 import mmap
 import os
 import tempfile
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +33,15 @@ class Shared:
         """Copy an image into a place, (3, size, size) or, if gray, (1, size, size). ValueError if it does not fit."""
         self._image(place)[:] = pixels
 
-    def take(self, place: int) -> NDArray[np.uint8]:
-        """A copy of the image in a place. ValueError where there is no such place."""
-        return self._image(place).copy()
+    def look(self, place: int) -> NDArray[np.uint8]:
+        """The image in a place, as long as nothing else is put there. ValueError where there is no such place."""
+        return self._image(place)
 
     def close(self) -> None:
-        """Let it go."""
+        """Let it go; what is looked at stays until it is not."""
         os.close(self.file)
-        self._memory.close()
+        with suppress(BufferError):
+            self._memory.close()
 
     def _image(self, place: int) -> NDArray[np.uint8]:
         if not 0 <= place < self.places:
