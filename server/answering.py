@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lookup_tables.table import LookupTable
 from server.allowance import Allowed
+from server.answered import Answered
 from server.batcher import Answer
 from server.budget import Budget
 from server.connection import CAME
 from server.engine import Image, Ranking
 from server.errors import DeadlinePassed, Infeasible, Overloaded, ServeError
 from server.reading import Reading
-from server.schemas import BudgetUsed, Classification, Prediction, Problem, StitchUsed, Timing, percent
+from server.schemas import Classification, Problem
 from server.service import Service
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant
@@ -111,31 +111,11 @@ async def answer_image(
     Raises whatever decoding or the queue refuses with; DeadlinePassed says where the time went. Where this is
     cancelled, or the deadline passes, before the image's turn to be decoded comes, it is not decoded.
     """
-    answer, seconds = await run_image(serving, serving.reading(body), ask, turns)
-    limit, total = ask.stages.limit, seconds["total"]
-    return Classification(
-        predictions=_predictions(serving.table, answer.result, ask.top_k),
-        stitch=StitchUsed.of(answer.entry),
-        reason=answer.reason,
-        budget=BudgetUsed(
-            max_flops=ask.budget.max_flops,
-            deadline_ms=limit * 1e3,
-            min_top1=percent(ask.budget.min_top1),
-            met=total <= limit and ask.budget.met_by(answer.entry.flops, answer.entry.top1),
-        ),
-        timing_ms=Timing(**{stage: round(value * 1e3, 3) for stage, value in seconds.items()}),
-        model=serving.table.family.name,
-        request_id=ask.request_id,
-    )
+    return serving.teller.schema(await run_image(serving, serving.reading(body), ask, turns))
 
 
-async def run_image(
-    serving: Service, read: Reading, ask: Asked, turns: asyncio.Semaphore | None = None
-) -> tuple[Answer[Ranking], dict[str, float]]:
-    """As `answer_image`, for an image that `read` gives -> what the engine says of it.
-
-    With it the seconds that went into decode, queue, compute and total.
-    """
+async def run_image(serving: Service, read: Reading, ask: Asked, turns: asyncio.Semaphore | None = None) -> Answered:
+    """As `answer_image`, for an image that `read` gives."""
     stages = ask.stages
     with serving.front.passing():
         image = await (_in_turn(turns, read, stages) if turns else read(stages))
@@ -148,7 +128,7 @@ async def run_image(
     seconds = {"decode": stages.seconds["decode"], "queue": queue, "compute": answer.compute, "total": total}
     serving.metrics.count_answer(answer.entry, seconds, in_time=total <= stages.limit)
     serving.on_answer(stages, answer)
-    return answer, seconds
+    return Answered(answer, ask.budget, stages.limit, ask.top_k, ask.request_id, seconds)
 
 
 @contextmanager
@@ -208,8 +188,3 @@ async def _run(serving: Service, image: Image, ask: Asked, left: float) -> Answe
     except DeadlinePassed:
         ask.stages.end("queue")  # raises one that knows of the other stages too
         raise
-
-
-def _predictions(table: LookupTable, ranking: Ranking, top_k: int) -> list[Prediction]:
-    indices, probabilities = (values[:top_k].tolist() for values in ranking)
-    return [Prediction(table.labels[i], i, round(p, 6)) for i, p in zip(indices, probabilities, strict=True)]

@@ -89,9 +89,7 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
     define_schemas(app)
     app.state.gate = Gate(routes.classify, on_fault, service.front)
     app.add_middleware(Guarded, gate=app.state.gate)
-    app.add_middleware(
-        Accounting, metrics=service.metrics, refuse=on_refusal, access_log=service.settings.access_log
-    )
+    app.add_middleware(Accounting, metrics=service.metrics, refuse=on_refusal, access_log=service.settings.access_log)
     if service.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)
     app.add_exception_handler(ServeError, on_refusal)

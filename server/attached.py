@@ -4,18 +4,19 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from itertools import count
 from typing import Any
 from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
 
 from server import errors
-from server.channel import ANSWERED, LATE, PART, READ, READING, WHOLE, WRONG, Channel, Kind, joined, parted
+from server.channel import LATE, PART, READ, READING, STARTED, WHOLE, WRONG, Channel, Kind, joined, paired, parted
 from server.connection import CAME, LEFT
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
@@ -45,6 +46,7 @@ class Attached:
         service: Service,
         memory: Shared,
         connected: socket.socket,
+        *,
         doorman: Doorman = lambda *_: None,
         shortcut: Shortcut | None = None,
     ) -> None:
@@ -120,8 +122,8 @@ class Attached:
 
     def take(self, kind: Kind, number: int, payload: bytes) -> None:
         """A frame that came."""
-        if kind is Kind.WHOLE:
-            self._classify(number, payload)
+        if kind is Kind.WHOLE and self._shortcut:
+            self._classify(number, payload, self._shortcut)
         elif kind is Kind.OPEN:
             self._begin(number, from_json(payload))
         elif kind is Kind.BODY and number in self.open:
@@ -161,11 +163,11 @@ class Attached:
         scope["state"] = {CAME: head[CAME], LEFT: incoming.told}
         self._run(self._answer(number, incoming, scope))
 
-    def _classify(self, number: int, payload: bytes) -> None:
+    def _classify(self, number: int, payload: bytes, shortcut: Shortcut) -> None:
         """A whole request for an image to be classified, which stays there: as `_begin`, past the application."""
         came, size = WHOLE.unpack_from(payload)
         query, address, *lines = parted(payload[WHOLE.size :])
-        headers = list(zip(lines[::2], lines[1::2], strict=True))
+        headers = paired(lines)
         if refused := self._doorman(_PATH + query, headers, time.monotonic() - came):
             self._say(number, refused.status, refused.whole_headers, refused.body)
             return
@@ -180,18 +182,18 @@ class Attached:
             "client": (address.decode("latin-1"), 0) if address else None,
             "state": {CAME: came, LEFT: incoming.told},
         }
-        self._run(self._answer_short(number, incoming, scope))
+        self._run(self._answer_short(number, incoming, shortcut.answer(scope, incoming.receive)))
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer_short(self, number: int, incoming: Incoming, scope: Scope) -> None:
+    async def _answer_short(self, number: int, incoming: Incoming, answer: Awaitable[Response]) -> None:
         """One request that came whole."""
         elsewhere.set(incoming)
         try:
-            response = await self._shortcut.answer(scope, incoming.receive)
+            response = await answer
             self._say(number, response.status_code, response.raw_headers, bytes(response.body))
         except BaseException:
             self.channel.send(Kind.CUT, number)
@@ -207,10 +209,10 @@ class Attached:
         async def send(message: Message) -> None:
             nonlocal ended
             if message["type"] == "http.response.start":
-                self._start(number, message["status"], message["headers"])
+                self._say(number, message["status"], message["headers"])
             else:
                 ended = not message.get("more_body", False)
-                self._data(number, not ended, message.get("body", b""))
+                self.channel.send(Kind.DATA, number, b"\0" if ended else b"\1", message.get("body", b""))
             await self.channel.drain()
 
         try:
@@ -220,17 +222,11 @@ class Attached:
             if not ended:
                 self.channel.send(Kind.CUT, number)
 
-    def _start(self, number: int, status: int, headers: Iterable[Header]) -> None:
-        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-        self.channel.send(Kind.START, number, to_json([status, pairs]))
-
-    def _say(self, number: int, status: int, headers: Iterable[Header], body: bytes) -> None:
-        """A whole answer."""
+    def _say(self, number: int, status: int, headers: Iterable[Header], body: bytes | None = None) -> None:
+        """A whole answer, or how it begins."""
         head = joined(part for header in headers for part in header)
-        self.channel.send(Kind.ANSWER, number, ANSWERED.pack(status, len(head)), head, body)
-
-    def _data(self, number: int, more: bool, body: bytes) -> None:
-        self.channel.send(Kind.DATA, number, b"\1" if more else b"\0", body)
+        kind = Kind.START if body is None else Kind.ANSWER
+        self.channel.send(kind, number, STARTED.pack(status, len(head)), head, body or b"")
 
 
 def _scope(head: dict[str, Any]) -> Scope:

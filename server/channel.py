@@ -29,7 +29,7 @@ class Kind(IntEnum):
     BRING = auto()
     """A body that was held is wanted: what has come of it is to be sent as one part."""
     START = auto()
-    """Status and headers of an answer, as JSON."""
+    """Status and headers of an answer."""
     DATA = auto()
     """A part of its body, after a byte that says whether more comes."""
     ANSWER = auto()
@@ -53,11 +53,11 @@ WHOLE = struct.Struct("<dQ")
 PART = struct.Struct("<?Q")
 """What a HELD frame says."""
 READ = struct.Struct("<dq")
-"""A READ: when it began, by time.monotonic, and the place where the image lies, or, followed by JSON that says more, why
-there is none: LATE or WRONG."""
+"""A READ: when it began, by time.monotonic, and the place where the image lies. There is none where it was too LATE,
+or what is WRONG with the image follows as JSON."""
 LATE, WRONG = -1, -2
-ANSWERED = struct.Struct("<HI")
-"""Begins an ANSWER: its status and the bytes of its headers, which are followed by its body."""
+STARTED = struct.Struct("<HI")
+"""Begins a START or an ANSWER: its status and the bytes of its headers, which follow; and then an ANSWER's body."""
 READING = struct.Struct("<dQ")
 """Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
 _HEAD = struct.Struct("<IBQ")
@@ -70,7 +70,12 @@ def joined(parts: Iterable[bytes]) -> bytes:
 
 def parted(together: bytes) -> list[bytes]:
     """The parts."""
-    return together.split(b"\n")
+    return together.split(b"\n") if together else []
+
+
+def paired(parts: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """Headers, of which each is two parts."""
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 class Channel(asyncio.Protocol):

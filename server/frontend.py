@@ -11,23 +11,21 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from lookup_tables.records import Preprocessing
 from server import logs
-from server.channel import ANSWERED, LATE, PART, READ, READING, WHOLE, WRONG, Channel, Kind, joined, parted
+from server.channel import PART, READING, STARTED, WHOLE, Channel, Kind, joined, paired, parted
 from server.connection import CAME, LEFT, UNREAD
-from server.errors import ServeError, Unavailable
+from server.errors import Unavailable
 from server.exchange import Exchange, is_image
-from server.images import Limits, finished, read
+from server.images import Limits
 from server.leaving import Leaving, configuration
+from server.pictures import Pictures
 from server.refused import PROBLEM
 from server.shared import Shared
 
@@ -80,15 +78,17 @@ class Relay:
         """Set when clients may come."""
         self.channel = Channel(self._take, self._on_lost)
         self._on_stop = on_stop
-        self._memory, self._exact, self._classify = memory, given.exact, given.classify
-        self._preprocessing, self._limits = Preprocessing(**given.preprocessing), Limits(**given.limits)
+        self._classify, self._limits = given.classify, Limits(**given.limits)
         self._numbers = count(1)
         self._open: dict[int, Exchange] = {}
-        self._pool = ThreadPoolExecutor(given.threads, "decode")
-        self._jobs: dict[int, Future[bytes]] = {}
-        self._places: SimpleQueue[int] = SimpleQueue()
-        for place in range(memory.places):
-            self._places.put(place)
+        self._pictures = Pictures(
+            memory,
+            Preprocessing(**given.preprocessing),
+            self._limits,
+            exact=given.exact,
+            threads=given.threads,
+            tell=partial(self.channel.send, Kind.READ),
+        )
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request."""
@@ -155,10 +155,13 @@ class Relay:
                 self.channel.send(Kind.BODY, number, b"\1" if more else b"\0", body)
         self._leave(number, exchange)
 
-    async def _send_whole(self, number: int, exchange: Exchange, scope: dict[str, Any], receive: Any) -> Callable[[], object]:
+    async def _send_whole(
+        self, number: int, exchange: Exchange, scope: dict[str, Any], receive: Any
+    ) -> Callable[[], object]:
         """Send on a request for an image to be classified, whose body has come -> to be called when it is answered."""
         body = (await receive()).get("body", b"")
         exchange.keep(body)
+        exchange.complete = True
         self.channel.send(Kind.WHOLE, number, _whole(scope, len(body)))
         told: set[Callable[[], object]] = scope["state"][LEFT]
         leave = partial(self._leave, number, exchange)
@@ -174,33 +177,30 @@ class Relay:
         if kind is Kind.DECODE:
             self._decode(number, payload)
         elif kind is Kind.DROP:
-            if number in self._jobs:
-                self._jobs[number].cancel()
+            self._pictures.drop(number)
         elif kind is Kind.FREE:
-            self._places.put(number)
+            self._pictures.free(number)
         elif kind is Kind.ADMIT:
             self.admitting.set()
         elif kind is Kind.STOP:
             self._on_stop()
-        elif exchange is None:
-            return  # its client has left
-        elif kind is Kind.MORE:
+        elif exchange:  # else its client has left
+            self._go_on(kind, number, payload, exchange)
+
+    def _go_on(self, kind: Kind, number: int, payload: bytes, exchange: Exchange) -> None:
+        if kind is Kind.MORE:
             exchange.room.release()
         elif kind is Kind.BRING:
             exchange.held = False
             self.channel.send(Kind.BODY, number, b"\0" if exchange.complete else b"\1", *exchange.body)
-        elif kind is Kind.START:
-            status, headers = json.loads(payload)
-            pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            exchange.start(status, pairs)
+        elif kind in {Kind.START, Kind.ANSWER}:
+            status, size = STARTED.unpack_from(payload)
+            end = STARTED.size + size
+            exchange.start(status, paired(parted(payload[STARTED.size : end])))
+            if kind is Kind.ANSWER:
+                exchange.go_on(payload[end:], more=False)
         elif kind is Kind.DATA:
             exchange.go_on(payload[1:], payload[0] > 0)
-        elif kind is Kind.ANSWER:
-            status, size = ANSWERED.unpack_from(payload)
-            end = ANSWERED.size + size
-            lines = parted(payload[ANSWERED.size : end])
-            exchange.start(status, list(zip(lines[::2], lines[1::2], strict=True)))
-            exchange.go_on(payload[end:], more=False)
         elif kind is Kind.CUT:
             exchange.answer.put_nowait(None)
 
@@ -211,40 +211,13 @@ class Relay:
         asyncio.get_running_loop().call_later(ORPHANED, self._on_stop)
 
     def _decode(self, number: int, payload: bytes) -> None:
-        loop = asyncio.get_running_loop()
         due, request = READING.unpack_from(payload)
         if request and request not in self._open:
             return  # its client has left, which the other side is told
         parts = self._open[request].body if request else [payload[READING.size :]]
         body = b"".join(parts)
         parts.clear()
-        job = self._jobs[number] = self._pool.submit(self._read, body, due)
-        job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._tell, number, done))
-
-    def _tell(self, number: int, job: "Future[bytes]") -> None:
-        del self._jobs[number]
-        if not job.cancelled():
-            self.channel.send(Kind.READ, number, job.result())
-
-    def _read(self, body: bytes, due: float) -> bytes:
-        """On a thread: read an image into shared memory -> what a READ says of it."""
-        began = time.monotonic()
-        if began >= due:
-            return READ.pack(began, LATE)
-        try:
-            picture = read(body, self._preprocessing, self._limits, exact=self._exact)
-            planes = finished(picture, self._preprocessing).transpose(2, 0, 1)
-        except ServeError as error:
-            return READ.pack(began, WRONG) + json.dumps([type(error).__name__, error.detail, error.extra]).encode()
-        except Exception as error:
-            log.exception("an image could not be read")
-            return READ.pack(began, WRONG) + json.dumps(["InternalError", str(error), {}]).encode()
-        try:
-            place = self._places.get(timeout=max(0.0, due - time.monotonic()))
-        except Empty:
-            return READ.pack(began, LATE)
-        self._memory.put(place, planes)
-        return READ.pack(began, place)
+        self._pictures.begin(number, body, due)
 
 
 def _head(scope: dict[str, Any], asks: bool) -> bytes:

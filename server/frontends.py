@@ -142,7 +142,7 @@ class FrontEnds:
         with theirs:
             files = [*given.listening, given.channel, given.memory]
             process = subprocess.Popen(command, env=environment, pass_fds=files, process_group=0)  # noqa: S603 - this program
-        front = Attached(self._app, self._service, memory, ours, self._doorman, self._shortcut)
+        front = Attached(self._app, self._service, memory, ours, doorman=self._doorman, shortcut=self._shortcut)
         self._alive[front] = process
         self._service.helpers.add(process.pid)
         try:

@@ -50,7 +50,7 @@ class _Asked(Request):
 
 
 class Gate:
-    """Has an image answered by `classify`, the route's own function, in its turn; `refuse` makes a response of refusals.
+    """Has images answered by `classify`, the route's own function, in turns; `refuse` makes a response of a refusal.
 
     FastAPI's way to it adds about a third to what is done there besides decoding and the engine (benchmarks/served).
     """

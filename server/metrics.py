@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Summary, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Info, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from lookup_tables.table import Entry
+from server.distributions import Distributions
 from server.errors import DeadlinePassed, Overloaded
 from server.graphs import EAGER, Buckets, Graphs
 from server.monitor import Load
@@ -64,29 +65,20 @@ class Metrics:
         self.requests = Counter(
             "stitchserve_requests", "Requests by route and status", ["route", "status"], registry=self.registry
         )
-        self.seconds = Histogram(
-            "stitchserve_request_seconds", "From arrival to answer", ["route"], buckets=SECONDS, registry=self.registry
+        seconds = Distributions("stitchserve_request_seconds", "From arrival to answer", SECONDS, "route")
+        stages = Distributions(
+            "stitchserve_stage_seconds", "Decode, queue and compute time of answered images", SECONDS, "stage"
         )
-        self.stage_seconds = Histogram(
-            "stitchserve_stage_seconds",
-            "Decode, queue and compute time of answered images",
-            ["stage"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.flops = Summary(
-            "stitchserve_served_flops", "FLOPs (multiply-adds) of the stitches that answered", registry=self.registry
-        )
-        self.top1 = Summary(
-            "stitchserve_served_top1_ratio", "Top-1 of the stitches that answered, 0 to 1", registry=self.registry
-        )
+        flops = Distributions("stitchserve_served_flops", "FLOPs (multiply-adds) of the stitches that answered")
+        top1 = Distributions("stitchserve_served_top1_ratio", "Top-1 of the stitches that answered, 0 to 1")
+        rows = Distributions("stitchserve_batch_rows", "Images in a batch", (1, 2, 4, 8, 16, 32, 64))
+        for each in (seconds, stages, flops, top1, rows):
+            self.registry.register(each)
+        self._seconds, self._flops, self._top1, self.batch_rows = seconds, flops.of(), top1.of(), rows.of()
+        self._stages = {stage: stages.of(stage) for stage in ("decode", "queue", "compute")}
         self.deadlines = Counter(
             "stitchserve_deadlines", "Answered images, in time or not", ["met"], registry=self.registry
         )
-        self.batch_rows = Histogram(
-            "stitchserve_batch_rows", "Images in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry
-        )
-
         self.dispatches = Counter(
             "stitchserve_dispatch",
             "Batches by why they held no more: full, drained (nobody else waited), or what the policy says",
@@ -104,20 +96,18 @@ class Metrics:
             self.refused_images.labels(reason, stage)
         # Looked for once, and not for every answer.
         self._requests_of = lru_cache(lambda route, status: self.requests.labels(route, str(status)))
-        self._seconds_of = lru_cache(self.seconds.labels)
         self._deadlines_of = lru_cache(lambda met: self.deadlines.labels(str(met).lower()))
-        self._stages = {stage: self.stage_seconds.labels(stage) for stage in ("decode", "queue", "compute")}
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Counts a request that has ended."""
         self._requests_of(route, status).inc()
-        self._seconds_of(route).observe(seconds)
+        self._seconds.of(route).observe(seconds)
 
     def count_answer(self, entry: Entry, seconds: Mapping[str, float], *, in_time: bool) -> None:
         """Counts an image that was answered by a stitch, and the seconds of its stages."""
-        self.flops.observe(entry.flops)
+        self._flops.observe(entry.flops)
         if entry.top1 is not None:
-            self.top1.observe(entry.top1)
+            self._top1.observe(entry.top1)
         self._deadlines_of(in_time).inc()
         for stage, series in self._stages.items():
             series.observe(seconds[stage])
@@ -137,8 +127,8 @@ class Metrics:
             answered=sum(met.values()),
             met=met.get("true", 0.0),
             refused=sum(sample.value for sample in _samples(self.refused_images, "_total")),
-            top1=sum(sample.value for sample in _samples(self.top1, "_sum")),
-            known=sum(sample.value for sample in _samples(self.top1, "_count")),
+            top1=self._top1.sum,
+            known=sum(self._top1.counts),
         )
 
     def gauge(self, name: str, help_text: str, read: Reading) -> None:

@@ -12,10 +12,10 @@ from server.answering import (
     ImageAsked,
     RefusalsCounted,
     admitted,
-    answer_image,
     answer_images,
     arrival,
     asked,
+    run_image,
     time_limit,
 )
 from server.body import read_image, read_images
@@ -106,9 +106,8 @@ async def classify(request: Request) -> Response:
             ask.stages.end("receive")
             serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
-            answer = await unless_gone(request, answer_image(serving, image, ask))
-    headers = {"X-Stitch-Id": str(answer.stitch.id), "Server-Timing": answer.timing_ms.header()}
-    return Response(answer.json(), headers=headers, media_type="application/json")
+            answered = await unless_gone(request, run_image(serving, serving.reading(image), ask))
+    return serving.teller.response(answered)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from lookup_tables.table import Entry, LookupTable
 from server.nvml import GpuLoad
@@ -72,10 +72,6 @@ class Timing:
     compute: float
     total: float
 
-    def header(self) -> str:
-        """As `Server-Timing` has it."""
-        return f"decode;dur={self.decode}, queue;dur={self.queue}, compute;dur={self.compute}, total;dur={self.total}"
-
 
 @dataclass(slots=True)
 class Classification:
@@ -88,13 +84,6 @@ class Classification:
     timing_ms: Timing
     model: str
     request_id: str
-
-    def json(self) -> bytes:
-        """As it is sent."""
-        return _CLASSIFICATION.dump_json(self)
-
-
-_CLASSIFICATION = TypeAdapter(Classification)
 
 
 class Classifications(BaseModel):

@@ -13,6 +13,7 @@ from pathlib import Path
 from lookup_tables.table import Entry, LookupTable, TableError, folder
 from server.admission import Limiter
 from server.allowance import Allowed
+from server.answered import Teller
 from server.batcher import Answer, Batcher
 from server.body import Bodies
 from server.controller import POLICIES, Controller, Plan
@@ -75,6 +76,7 @@ class Service:
         )
         engine.costs = table
         self.tenants = Tenants.load(settings.tenants) if settings.tenants else Tenants()
+        self.teller = Teller(table)
         self.rates = Rates(Rate.of(settings.anonymous_rate, settings.anonymous_burst))
         self.bodies = Bodies(settings.max_body_bytes_in_flight)
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None

@@ -168,8 +168,7 @@ async def _run_all(serving: Service, inference: Inference, asks: list[Asked]) ->
 
     async def one(place: ExitStack, reading: Reading, ask: Asked) -> Answer[Ranking]:
         with place:
-            answer, _ = await run_image(serving, reading, ask, turns)
-            return answer
+            return (await run_image(serving, reading, ask, turns)).answer
 
     for ask in asks:
         ask.stages.end("receive")

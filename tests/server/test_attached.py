@@ -12,9 +12,10 @@ from conftest import Running
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.app import Accounting
+from server.accounting import Accounting
+from server.app import on_refusal
 from server.attached import Attached
-from server.channel import PART, Channel, Kind
+from server.channel import PART, READ, STARTED, Channel, Kind, paired, parted
 from server.connection import CAME
 from server.exchange import Exchange, is_image
 from server.refused import PROBLEM, Doorman, Header, Refused
@@ -45,7 +46,7 @@ def attach(running: Running) -> Iterator[Callable[..., tuple[Attached, Told]]]:
     ours, theirs = socket.socketpair()
 
     def made(app: ASGIApp, doorman: Doorman = lambda *_: None) -> tuple[Attached, Told]:
-        front, told = Attached(app, running.service, Shared.create(64, 3), ours, doorman), Told()
+        front, told = Attached(app, running.service, Shared.create(64, 3), ours, doorman=doorman), Told()
         front.channel = told
         return front, told
 
@@ -66,6 +67,13 @@ def head(**told: Any) -> bytes:
     return json.dumps(usual | {"headers": [["x-request-id", "mine"]], CAME: time.monotonic() - 1.0} | told).encode()
 
 
+def answered(said: bytes) -> tuple[int, list[Header], bytes]:
+    """Status, headers and body of what was told."""
+    status, size = STARTED.unpack_from(said)
+    head, body = said[STARTED.size :][:size], said[STARTED.size + size :]
+    return status, paired(parted(head)), body
+
+
 def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(
     running: Running, attach: Callable[..., tuple[Attached, Told]]
 ) -> None:
@@ -74,8 +82,7 @@ def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(
         stages = Stages(service.clock, service.clock(), 60.0)
         reading = asyncio.create_task(front.read(b"a file", 0, stages))
         await asyncio.sleep(0)
-        said = {"began": service.clock(), "place": 2}
-        front.take(Kind.READ, 1, json.dumps(said).encode())
+        front.take(Kind.READ, 1, READ.pack(service.clock(), 2))
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -96,10 +103,12 @@ def test_whom_the_doorman_refuses_is_answered_without_the_application(
     front, told = attach(FastAPI(), doorman)  # which no loop runs
     front.take(Kind.OPEN, 4, head())
     front.take(Kind.BODY, 4, b"\0body")
-    assert told.frames == [(Kind.START, 4), (Kind.DATA, 4)]
-    status, headers = json.loads(told.said[0])
-    assert (status, told.said[1]) == (503, b"\0{}")
-    assert dict(headers) == {"retry-after": "7", "content-type": PROBLEM, "content-length": "2"}
+    assert told.frames == [(Kind.ANSWER, 4)]
+    status, headers, body = answered(told.said[0])
+    assert (status, body) == (503, b"{}")
+    assert headers == [
+        (b"retry-after", b"7"), (b"content-type", PROBLEM.encode()), (b"content-length", b"2")
+    ]  # fmt: skip
     [(url, given, waiting)] = asked
     assert (url, given) == (b"/classify?budget=1", [(b"x-request-id", b"mine")])
     assert 1.0 <= waiting < 60
@@ -156,15 +165,14 @@ def test_whether_a_connection_goes_on_is_for_the_front_end_to_say(
         await send({"type": "http.response.start", "status": 404, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def scenario() -> list[list[str]]:
-        front, told = attach(Accounting(app, running.service.metrics))
+    async def scenario() -> list[Header]:
+        front, told = attach(Accounting(app, running.service.metrics, on_refusal))
         front.take(Kind.OPEN, 4, head())  # and the body is still on its way from there
         while front.open:
             await asyncio.sleep(0)
-        headers: list[list[str]] = json.loads(told.said[0])[1]
-        return headers
+        return answered(told.said[0])[1]
 
-    assert [name for name, _ in asyncio.run(scenario())] == ["x-request-id"]
+    assert [name for name, _ in asyncio.run(scenario())] == [b"x-request-id"]
 
 
 def test_of_a_client_that_has_left_nothing_is_read(attach: Callable[..., tuple[Attached, Told]]) -> None:

@@ -253,7 +253,7 @@ def test_a_front_end_without_an_engine_exits_with_1() -> None:
             size=memory.size,
             preprocessing=asdict(LookupTable.load(folder("digits")).family.preprocessing),
             limits=asdict(Limits()),
-            places=1, exact=False, threads=1, connections=9, patience=60, drain=60,
+            places=1, exact=False, classify=None, threads=1, connections=9, patience=60, drain=60,
             proxies=[], cert=None, key=None, log_format="text",
         )  # fmt: skip
         files = [*given.listening, given.channel, given.memory]
