@@ -26,8 +26,8 @@ class Allowed:
     reason: str
     floor_reason: str
 
-    def why(self, entry: Entry, limit: str) -> str:
-        """Why this entry was chosen, where `limit` tells what time there was."""
+    def why(self, entry: Entry, limit: object) -> str:
+        """Why this entry was chosen, where `limit`, as text, tells what time there was."""
         if entry is self.entries[-1]:
             return self.reason
         if entry is self.entries[0]:

@@ -78,7 +78,7 @@ class Plan(NamedTuple):
         """Why a request of this batch got its stitch."""
         if self.untimed and entry is not allowed.entries[-1]:
             return f"stitch {entry.stitch} by the policy {self.untimed}"
-        return allowed.why(entry, str(self.time))
+        return allowed.why(entry, self.time)
 
 
 class Controller:
