@@ -214,7 +214,8 @@ class Engine:
     ) -> None:
         """Run before requests come: the first and the last stitch; on a GPU the steps of all, each recorded by itself.
 
-        Largest batches first, so that the others find room in the memory those take. Ends after about `seconds`.
+        And there the first stitch as a whole, which is what runs while little is asked. Largest batches first, so
+        that the others find room in the memory those take. Ends after about `seconds`.
         """
         self._fixed.clear()
         if not self.staged:
@@ -227,6 +228,8 @@ class Engine:
             if clock() >= ends:
                 return
             self.staged.learn(rows, self._prepared, self.model.path(self.model.stitches[stitch]))
+        for record in self.recordings(stitches[:1]):
+            record()
 
     def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
         """What is to be done, in this order, when there is nothing else: on a GPU to record each stitch as a whole.
@@ -235,7 +238,7 @@ class Engine:
         for it.
         """
         if self.staged:
-            for rows, stitch in product(self.staged.buckets.sizes[::-1], stitches):
+            for stitch, rows in product(stitches, self.staged.buckets.sizes[::-1]):
                 if not self.staged.graphs.roomy:
                     return
                 yield partial(self.staged.learn_whole, stitch, rows)

@@ -1,7 +1,10 @@
 """Graphs as they are made: what cannot be recorded, or has no room, runs without one."""
 
 import logging
-from collections.abc import Callable, Hashable
+import sys
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +13,27 @@ from server.driver import Driver
 from server.graphs import Graphs
 
 log = logging.getLogger(__name__)
+
+SOON = 2e-5
+"""Seconds after which a thread gives way to the one that records. Hundreds of operations let go of Python's lock one
+after the other, and each would wait for it as long as 5 ms while the event loop is busy (benchmarks/engine)."""
+_USUALLY = sys.getswitchinterval()
+_hurried: list[None] = []
+_counting = threading.Lock()
+
+
+@contextmanager
+def in_a_hurry() -> Iterator[None]:
+    """Other threads of Python give way at once meanwhile."""
+    with _counting:
+        _hurried.append(None)
+        sys.setswitchinterval(SOON)
+    try:
+        yield
+    finally:
+        with _counting:
+            _hurried.pop()
+            sys.setswitchinterval(SOON if _hurried else _USUALLY)
 
 
 class Recorder:
@@ -22,8 +46,9 @@ class Recorder:
     def record(self, key: Hashable, work: Callable[[], None]) -> None:
         """Do `work`, and keep a graph of it under `key` if that can be had."""
         try:
-            work()  # whatever is loaded or set up at first must not be while recording
-            recorded = self._driver.record(work, fresh_pool=not len(self.graphs))
+            with in_a_hurry():
+                work()  # whatever is loaded or set up at first must not be while recording
+                recorded = self._driver.record(work, fresh_pool=not len(self.graphs))
         except torch.OutOfMemoryError:
             log.warning("no memory to record %s: it runs without a graph", key)
             self.graphs.refuse(key)
