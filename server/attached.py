@@ -50,7 +50,7 @@ class Attached:
         doorman: Doorman = lambda *_: None,
         shortcut: Shortcut | None = None,
     ) -> None:
-        self._app, self._service, self._memory, self.socket = app, service, memory, connected
+        self._app, self._service, self.memory, self.socket = app, service, memory, connected
         self._doorman, self._shortcut = doorman, shortcut
         self.channel = Channel(self.take, self._on_lost)
         self.open: dict[int, Incoming] = {}
@@ -106,7 +106,7 @@ class Attached:
 
     def _taken(self, place: int) -> NDArray[np.uint8]:
         """The image in a place, which is free again once nobody has it; at once, for a copy, where many are lent."""
-        image = self._memory.look(place)
+        image = self.memory.look(place)
         if self._lent == LENT:
             image = image.copy()
             self.channel.send(Kind.FREE, place)

@@ -37,7 +37,11 @@ class Exchange:
             self.body.clear()
 
 
-def is_image(headers: Mapping[bytes, bytes], most: int) -> bool:
-    """Whether a request says that its body is an image, of no more than `most` bytes."""
-    length = headers.get(b"content-length", b"")
-    return headers.get(b"content-type", b"").startswith(b"image/") and length.isdigit() and int(length) <= most
+def is_image(headers: Mapping[bytes, bytes], most: int, *, unless_said: bool = False) -> bool:
+    """Whether a request says that its body is an image, of no more than `most` bytes.
+
+    Where it is one `unless_said` otherwise, it may say nothing of it, or that it has bytes.
+    """
+    length, said = headers.get(b"content-length", b""), headers.get(b"content-type", b"application/octet-stream")
+    image = said.startswith(b"image/") or (unless_said and said == b"application/octet-stream")
+    return image and length.isdigit() and int(length) <= most

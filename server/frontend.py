@@ -96,14 +96,16 @@ class Relay:
         # Whoever asks before sending a body is told to go on when the application wants it.
         asks = b"expect" in headers
         number = next(self._numbers)
-        exchange = Exchange(0 if asks else AHEAD, most, held=not asks and is_image(headers, most))
+        classify = scope["path"] == self._classify and scope["method"] == "POST"
+        held = not asks and is_image(headers, most, unless_said=classify)
+        exchange = Exchange(0 if asks else AHEAD, most, held)
         started = ended = False
         if self.lost:
             await _refuse(send, NO_ENGINE)
             return
         self._open[number] = exchange
         unread = scope["state"].get(UNREAD, bool)
-        if exchange.held and scope["path"] == self._classify and scope["method"] == "POST" and not unread():
+        if held and classify and not unread():
             stop = await self._send_whole(number, exchange, scope, receive)
         else:
             self.channel.send(Kind.OPEN, number, _head(scope, asks))
@@ -159,7 +161,12 @@ class Relay:
         self, number: int, exchange: Exchange, scope: dict[str, Any], receive: Any
     ) -> Callable[[], object]:
         """Send on a request for an image to be classified, whose body has come -> to be called when it is answered."""
-        body = (await receive()).get("body", b"")
+        message = await receive()
+        if message["type"] != "http.request":  # its client has left
+            exchange.left = True
+            exchange.answer.put_nowait(None)
+            return bool
+        body = message["body"]
         exchange.keep(body)
         exchange.complete = True
         self.channel.send(Kind.WHOLE, number, _whole(scope, len(body)))

@@ -61,7 +61,7 @@ class Gate:
         refuse: Callable[[Request, Exception], Awaitable[Response]],
         front: Front,
     ) -> None:
-        self._classify, self._refuse, self._front = classify, refuse, front
+        self.classify, self._refuse, self._front = classify, refuse, front
         self._turns = Turns()
 
     async def answer(self, scope: Scope, receive: Receive) -> Response:
@@ -70,7 +70,7 @@ class Gate:
         self._front.coming = max(0, self._front.coming - 1)  # not all have passed the doorman
         scope["route"], request = CLASSIFY, _Asked(scope, receive)
         try:
-            return await self._classify(request)
+            return await self.classify(request)
         except (ServeError, RequestValidationError) as error:
             return await self._refuse(request, error)
 

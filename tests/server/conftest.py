@@ -1,23 +1,29 @@
 """The shipped network, and a server around it that is reached over real HTTP."""
 
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from attaching import Told
+from starlette.types import ASGIApp
 from started import Process
 
 from server.app import Beside, application, nothing
+from server.attached import Attached
 from server.listening import addresses, bound
 from server.running import configured
 from server.service import Service, build
 from server.settings import Settings
+from server.shared import Shared
 
 SAMPLES = Path(__file__).parents[2] / "checkpoints" / "samples"
 
@@ -111,3 +117,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
     subprocess.run([*command, *subject, "-keyout", key, "-out", cert], check=True, capture_output=True)
     return cert, key
+
+
+@pytest.fixture
+def attach(running: Running) -> Iterator[Callable[..., tuple[Attached, Told]]]:
+    """Makes a front end, as the engine's process sees it, and what it is told."""
+    ours, theirs = socket.socketpair()
+
+    def made(app: ASGIApp, *, places: int = 3, **more: Any) -> tuple[Attached, Told]:
+        front, told = Attached(app, running.service, Shared.create(64, places), ours, **more), Told()
+        front.channel = told
+        return front, told
+
+    yield made
+    ours.close()
+    theirs.close()

@@ -31,6 +31,7 @@ class Device:
         self.fresh_pools: list[bool] = []
         self.timed_rows: list[int] = []
         self.refuses: Exception | None = None
+        self.on_record: Callable[[], object] = lambda: None
         self.copied_in = threading.Semaphore(0)
 
     def pinned(self, *shape: int, dtype: torch.dtype) -> Tensor:
@@ -55,6 +56,7 @@ class Device:
         assert isinstance(event, Event)
 
     def record(self, work: Callable[[], None], *, fresh_pool: bool) -> Recorded:
+        self.on_record()
         if self.refuses:
             raise self.refuses
         self.fresh_pools.append(fresh_pool)

@@ -1,77 +1,22 @@
 """What the two ends of a front end keep, and give back."""
 
 import asyncio
-import json
-import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from attaching import Told, answered, head
 from conftest import Running
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from server.accounting import Accounting
 from server.app import on_refusal
 from server.attached import Attached
-from server.channel import PART, READ, STARTED, Channel, Kind, paired, parted
-from server.connection import CAME
+from server.channel import PART, READ, Kind
 from server.exchange import Exchange, is_image
-from server.refused import PROBLEM, Doorman, Header, Refused
-from server.shared import Shared
+from server.refused import PROBLEM, Header, Refused
 from server.stages import Stages
-
-
-class Told(Channel):
-    """Keeps what is sent."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda *_: None, lambda: None)
-        self.frames: list[tuple[Kind, int]] = []
-        self.said: list[bytes] = []
-
-    @property
-    def closed(self) -> bool:
-        return False
-
-    def send(self, kind: Kind, number: int, *parts: bytes) -> None:
-        self.frames.append((kind, number))
-        self.said.append(b"".join(parts))
-
-
-@pytest.fixture
-def attach(running: Running) -> Iterator[Callable[..., tuple[Attached, Told]]]:
-    """Makes a front end, as the engine's process sees it, and what it is told."""
-    ours, theirs = socket.socketpair()
-
-    def made(app: ASGIApp, doorman: Doorman = lambda *_: None) -> tuple[Attached, Told]:
-        front, told = Attached(app, running.service, Shared.create(64, 3), ours, doorman=doorman), Told()
-        front.channel = told
-        return front, told
-
-    yield made
-    ours.close()
-    theirs.close()
-
-
-def head(**told: Any) -> bytes:
-    usual: dict[str, Any] = {
-        "method": "POST",
-        "path": "/classify",
-        "scheme": "http",
-        "http_version": "1.1",
-        "client": ["1.2.3.4", 5],
-    }
-    usual |= {"server": ["5.6.7.8", 9], "raw_path": "/classify", "query_string": "budget=1", "asks": False}
-    return json.dumps(usual | {"headers": [["x-request-id", "mine"]], CAME: time.monotonic() - 1.0} | told).encode()
-
-
-def answered(said: bytes) -> tuple[int, list[Header], bytes]:
-    """Status, headers and body of what was told."""
-    status, size = STARTED.unpack_from(said)
-    head, body = said[STARTED.size :][:size], said[STARTED.size + size :]
-    return status, paired(parted(head)), body
 
 
 def test_a_picture_that_comes_as_its_request_is_given_up_gives_its_place_back(
@@ -100,7 +45,7 @@ def test_whom_the_doorman_refuses_is_answered_without_the_application(
         asked.append(request)
         return Refused(503, [(b"retry-after", b"7")], b"{}")
 
-    front, told = attach(FastAPI(), doorman)  # which no loop runs
+    front, told = attach(FastAPI(), doorman=doorman)  # which no loop runs
     front.take(Kind.OPEN, 4, head())
     front.take(Kind.BODY, 4, b"\0body")
     assert told.frames == [(Kind.ANSWER, 4)]
@@ -120,7 +65,7 @@ def test_the_doorman_is_not_asked_of_others(attach: Callable[..., tuple[Attached
         raise AssertionError
 
     async def scenario() -> None:
-        front, _ = attach(FastAPI(), doorman)
+        front, _ = attach(FastAPI(), doorman=doorman)
         front.take(Kind.OPEN, 4, head(**told))
 
     asyncio.run(scenario())
@@ -213,6 +158,11 @@ def test_only_an_image_of_known_size_is_held() -> None:
     assert is_image(image | length, 100)
     for headers in (image, length, image | {b"content-length": b"101"}, length | {b"content-type": b"text/csv"}):
         assert not is_image(headers, 100)
+    nothing, octets = length, length | {b"content-type": b"application/octet-stream"}
+    assert [is_image(headers, 100, unless_said=said) for headers in (nothing, octets) for said in (True, False)] == [
+        True, False, True, False
+    ]  # fmt: skip
+    assert not is_image(length | {b"content-type": b"multipart/form-data"}, 100, unless_said=True)
 
 
 def test_of_a_body_no_more_is_kept_than_an_image_may_have() -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,10 @@ from conftest import SAMPLES, Running, settings
 from over_frontends import REQUESTS, form, picture
 from over_v2 import FILES
 from started import Process
+from test_relay import given
 
-from lookup_tables.table import LookupTable, folder
 from server.app import application
-from server.frontend import Given
 from server.frontends import FrontEnds
-from server.images import Limits
 from server.listening import addresses, bound, listen
 from server.service import Service
 from server.shared import Shared
@@ -246,18 +244,9 @@ def test_a_front_end_without_an_engine_exits_with_1() -> None:
     memory = Shared.create(64, 1)
     with bound("127.0.0.1", 0) as sockets, theirs:
         listen(sockets)
-        given = Given(
-            listening=[opened.fileno() for opened in sockets],
-            channel=theirs.fileno(),
-            memory=memory.file,
-            size=memory.size,
-            preprocessing=asdict(LookupTable.load(folder("digits")).family.preprocessing),
-            limits=asdict(Limits()),
-            places=1, exact=False, classify=None, threads=1, connections=9, patience=60, drain=60,
-            proxies=[], cert=None, key=None, log_format="text",
-        )  # fmt: skip
-        files = [*given.listening, given.channel, given.memory]
-        process = subprocess.Popen([sys.executable, "-m", "server.frontend", given.said()], pass_fds=files)
+        told = given(memory, listening=[opened.fileno() for opened in sockets], channel=theirs.fileno())
+        files = [*told.listening, told.channel, told.memory]
+        process = subprocess.Popen([sys.executable, "-m", "server.frontend", told.said()], pass_fds=files)
     ours.close()
     memory.close()
     assert process.wait(60) == 1

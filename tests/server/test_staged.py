@@ -1,5 +1,6 @@
 """Staging, buckets, graphs and running out of memory, on a device that is none."""
 
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import torch
 from devices import Device
 from torch import Tensor
 
+from server.recording import SOON
 from server.staged import RECORD_WHOLE_AT, Pass, Staged
 from stitching.anchors import Step
 from stitching.model import plainly
@@ -212,3 +214,14 @@ def test_two_threads_with_many_pieces_each_neither_mix_nor_wait_for_ever(staged:
 
 def test_the_drivers_fault_is_told(staged: Staged) -> None:
     assert staged.fault() == "fell over"
+
+
+def test_whoever_records_is_not_kept_waiting_by_other_threads(device: Device, staged: Staged) -> None:
+    usual, meanwhile = sys.getswitchinterval(), list[float]()
+    device.on_record = lambda: meanwhile.append(sys.getswitchinterval())
+    staged.learn_whole(7, 1)
+    device.refuses = torch.OutOfMemoryError("no room")
+    staged.learn_whole(8, 1)
+    assert meanwhile == [pytest.approx(SOON)] * 2
+    assert sys.getswitchinterval() == usual
+    assert usual > 10 * SOON
