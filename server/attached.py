@@ -179,7 +179,7 @@ class Attached:
             "path": CLASSIFY.path,
             "query_string": query,
             "headers": headers,
-            "client": (address.decode("latin-1"), 0) if address else None,
+            "client": (address.decode(), 0) if address else None,
             "state": {CAME: came, LEFT: incoming.told},
         }
         self._run(self._answer_short(number, incoming, shortcut.answer(scope, incoming.receive)))

@@ -151,6 +151,7 @@ class Batcher(Generic[Image, Result]):
         finally:
             if answer.cancelled():
                 self.queue.remove(request)
+            del answer, request  # a refusal knows this frame: until a collection it would keep itself, and the image
 
     def stop(self) -> None:
         """Take no more requests; `run` returns when those inside are answered."""

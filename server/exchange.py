@@ -37,11 +37,8 @@ class Exchange:
             self.body.clear()
 
 
-def is_image(headers: Mapping[bytes, bytes], most: int, *, unless_said: bool = False) -> bool:
-    """Whether a request says that its body is an image, of no more than `most` bytes.
-
-    Where it is one `unless_said` otherwise, it may say nothing of it, or that it has bytes.
-    """
-    length, said = headers.get(b"content-length", b""), headers.get(b"content-type", b"application/octet-stream")
-    image = said.startswith(b"image/") or (unless_said and said == b"application/octet-stream")
+def is_image(headers: Mapping[bytes, bytes], most: int, *, unless_form: bool = False) -> bool:
+    """Whether a request says that its body is an image, or what is one `unless_form`, of no more than `most` bytes."""
+    length, said = headers.get(b"content-length", b""), headers.get(b"content-type", b"").lower()
+    image = not said.startswith(b"multipart/") if unless_form else said.startswith(b"image/")
     return image and length.isdigit() and int(length) <= most

@@ -97,7 +97,7 @@ class Relay:
         asks = b"expect" in headers
         number = next(self._numbers)
         classify = scope["path"] == self._classify and scope["method"] == "POST"
-        held = not asks and is_image(headers, most, unless_said=classify)
+        held = not asks and is_image(headers, most, unless_form=classify)
         exchange = Exchange(0 if asks else AHEAD, most, held)
         started = ended = False
         if self.lost:

@@ -13,7 +13,7 @@ from server.reading import HELD
 from server.stages import Stages
 
 
-class Front(Protocol):
+class Source(Protocol):
     """Where it came from."""
 
     channel: Channel
@@ -25,7 +25,7 @@ class Front(Protocol):
 class Incoming:
     """One request: the messages that its application receives, and what reads its images."""
 
-    def __init__(self, front: Front, number: int, owed: int = 0) -> None:
+    def __init__(self, front: Source, number: int, owed: int = 0) -> None:
         self._front, self._number = front, number
         self._owed = owed  # parts to ask for once the application wants the body
         self._messages: deque[Message] = deque()
