@@ -38,6 +38,12 @@ from stitching.checkpoint import sha256, shipped
 log = logging.getLogger(__name__)
 
 SAMPLE_EVERY = 0.25  # seconds between two looks at the machine's load
+ENDED = (
+    "the loop that runs batches has died; restart the server",
+    "nobody looks at the machine's load any more; restart the server",
+    "no more is recorded while it is quiet",
+)
+"""What it means where one of the service's tasks ends by an error."""
 QUIET = 1.0  # seconds without a batch: what is recorded then is in nobody's way
 HUNG_AFTER, HUNG_FACTOR = 10.0, 20.0  # a batch that takes longer than these seconds and times the predicted ones hangs
 MOST_FAILURES, RETRY_AFTER = 5, 10.0  # so many batches failed in a row: not ready, for so many seconds
@@ -198,9 +204,9 @@ class Service:
         loop = asyncio.get_running_loop()
         dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
         await loop.run_in_executor(self._engine_threads, self.engine.warm_up, dearest_first)
-        recording = asyncio.create_task(self._record(dearest_first))
-        self._tasks = [asyncio.create_task(self.batcher.run()), asyncio.create_task(self._watch()), recording]
-        self._tasks[0].add_done_callback(_tell_of_death)
+        self._tasks = list(map(asyncio.create_task, (self.batcher.run(), self._watch(), self._record(dearest_first))))
+        for task, told in zip(self._tasks, ENDED, strict=True):
+            task.add_done_callback(partial(_tell_of_end, told))
 
     def refuse(self) -> None:
         """Take no more requests."""
@@ -239,9 +245,9 @@ class Service:
         return self.batcher.running + self.controller.drain_seconds(waiting, self.headroom())
 
 
-def _tell_of_death(dispatch: asyncio.Task[None]) -> None:
-    if not dispatch.cancelled() and dispatch.exception():
-        log.critical("the loop that runs batches has died; restart the server", exc_info=dispatch.exception())
+def _tell_of_end(told: str, task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception():
+        log.critical(told, exc_info=task.exception())
 
 
 def build(settings: Settings) -> Service:

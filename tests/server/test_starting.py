@@ -1,14 +1,16 @@
-"""Told to stop before clients were let in."""
+"""Told to stop before clients were let in; and what begins with the start and goes wrong later."""
 
 import asyncio
 import os
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from conftest import Running, settings
+import pytest
+from conftest import Running, run, settings
 
 from server.app import application
 from server.engine import Engine
@@ -52,3 +54,23 @@ def test_told_to_stop_while_it_starts_it_ends_as_ever(running: Running, cache: P
     with bound("127.0.0.1", 0) as sockets:
         asyncio.run(serve_behind(application(engine.service), sockets, 1))
     assert not engine.service.helpers
+
+
+class Failing(Engine):
+    """Cannot do what it has to do when it is quiet."""
+
+    def recordings(self, _: Sequence[int]) -> Iterator[Callable[[], object]]:
+        raise RuntimeError("no such graph")
+        yield
+
+
+def test_recording_that_fails_is_told_and_harms_nobody(
+    running: Running, cache: Path, sample: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Failing(running.service.engine.model, running.service.engine.device, dtype="float32")
+    for served in run(Service(settings(cache), engine, running.service.table)):
+        with served.client() as client:
+            assert client.post("/classify", content=sample).status_code == 200
+            assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+    assert "no more is recorded" in caplog.text
+    assert "no such graph" in caplog.text
