@@ -65,7 +65,7 @@ class Gate:
         self._turns = Turns()
 
     async def answer(self, scope: Scope, receive: Receive) -> Response:
-        """That to one request."""
+        """The response to one request."""
         await self._turns.wait()
         self._front.coming = max(0, self._front.coming - 1)  # not all have passed the doorman
         scope["route"], request = CLASSIFY, _Asked(scope, receive)

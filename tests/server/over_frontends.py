@@ -39,6 +39,7 @@ def form(*images: bytes) -> dict[str, Any]:
 
 LARGE = os.urandom(3_000_000)
 JPEG = {"Content-Type": "image/jpeg"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 V2 = json.dumps(
     {"inputs": [{"name": "pixels", "shape": [1, 3, 64, 64], "datatype": "UINT8", "data": [7] * 12288}]}
 ).encode()
@@ -50,6 +51,8 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long jpeg": ("POST", "/classify?stitch=3", {"content": picture("JPEG", (1200, 100))}),
     "said to be a jpeg": ("POST", "/classify?stitch=46", {"content": FILES[0], "headers": JPEG}),
     "in chunks": ("POST", "/classify?stitch=46", {"content": InParts(FILES[0]), "headers": JPEG}),
+    "zipped": ("POST", "/classify", {"content": FILES[0], "headers": JPEG | {"Content-Encoding": "gzip"}}),
+    "as curl says it": ("POST", "/classify?stitch=46", {"content": FILES[0], "headers": FORM}),
     "empty": ("POST", "/classify", {"content": b"", "headers": JPEG}),
     "no jpeg": ("POST", "/classify", {"content": LARGE, "headers": JPEG}),
     "a jpeg to the wrong route": ("POST", "/classify/batch", {"content": FILES[0], "headers": JPEG}),

@@ -46,7 +46,10 @@ class Asking:
         self.sent: list[dict[str, Any]] = []
         self.left: set[Callable[[], object]] = set()
         self._parts = [body]
-        headers = [(b"host", b"x"), (b"content-type", b"image/jpeg"), (b"x-request-id", b"mine")]
+        headers = [
+            (b"host", b"x"), (b"content-type", b"image/jpeg"), (b"cookie", b"a"), (b"x-request-id", b"mine"),
+            (b"authorization", b"Bearer key"), (b"x-api-key", b"key"), (b"content-encoding", b"gzip"),
+        ]  # fmt: skip
         self.scope: dict[str, Any] = {
             "type": "http", "method": "POST", "path": "/classify", "raw_path": b"/classify", "scheme": "http",
             "query_string": b"stitch=7", "http_version": "1.1", "client": ("1.2.3.4", 5), "server": ("5.6.7.8", 9),
@@ -106,7 +109,8 @@ def test_an_image_that_has_come_is_sent_on_in_one_frame_and_read_where_it_is() -
             assert WHOLE.unpack_from(said) == (12.5, len(body))
             assert parted(said[WHOLE.size :]) == [
                 b"stitch=7", b"1.2.3.4",
-                b"content-type", b"image/jpeg", b"x-request-id", b"mine", b"content-length", b"%d" % len(body),
+                b"content-type", b"image/jpeg", b"x-request-id", b"mine", b"authorization", b"Bearer key",
+                b"x-api-key", b"key", b"content-encoding", b"gzip", b"content-length", b"%d" % len(body),
             ]  # fmt: skip
             engine.channel.send(Kind.DECODE, 3, READING.pack(time.monotonic() + 60, number))
             kind, reading, read = await engine.came.get()
