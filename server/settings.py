@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(32, ge=1, le=1024, description="most images in one batch")
     max_queue: int = Field(
-        256,
+        2048,
         ge=1,
         le=1_000_000,
         description="most images that are decoded, wait or run at once; twice that where tenants claim their shares",
