@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 SLOTS = 2  # one is copied in while the other computes
 RECORD_WHOLE_AT = 128
-"""The use at which a stitch is recorded as a whole where no quiet moment came before: under load that takes up to 100
-ms, which launching its dozen steps one by one has cost by then, some 63 us each (benchmarks/engine)."""
+"""The use at which a stitch is recorded as a whole where no quiet moment came before: under load that takes some 50 ms,
+and launching its dozen steps one by one has cost twice as much by then, some 63 us each (benchmarks/engine)."""
 
 
 class Pass(NamedTuple):
