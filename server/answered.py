@@ -1,4 +1,7 @@
-"""What is told of an answered image, as a schema or written at once: that takes a third of the time."""
+"""What is told of an answered image: as a schema, or written at once.
+
+The latter spares a server 6 to 11 % of the processor's time for a request (benchmarks/served).
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,6 +1,8 @@
 """The application: one service, its routes, its errors and its life."""
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from http import HTTPStatus
@@ -12,13 +14,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import anatomy, control, events, gauges, routes, v2
-from server.accounting import Accounting
+from server import anatomy, control, events, gauges, logs, routes, v2
+from server.connection import UNREAD
 from server.console import add_console
 from server.docs import add_docs
-from server.errors import InternalError, ServeError
-from server.gate import Gate, Guarded
+from server.errors import Draining, InternalError, ServeError
+from server.gate import Gate
+from server.metrics import Metrics
 from server.openapi import define_schemas
 from server.refused import PROBLEM
 from server.service import Service, build
@@ -41,6 +45,8 @@ CORS: Mapping[str, Any] = {
     ],
 }
 """What a page of an allowed origin may send and see; no cookies, for there are none, and no PUT /control."""
+
+MOST_PATH = 200  # bytes of a path that the log repeats
 
 
 Beside = Callable[[Service], AbstractAsyncContextManager[object]]
@@ -87,9 +93,8 @@ def application(service: Service, beside: Beside = nothing) -> FastAPI:
     add_docs(app)
     add_console(app, service.settings.family)
     define_schemas(app)
-    app.state.gate = Gate(routes.classify, on_fault, service.front)
-    app.add_middleware(Guarded, gate=app.state.gate)
-    app.add_middleware(Accounting, metrics=service.metrics, refuse=on_refusal, access_log=service.settings.access_log)
+    app.add_middleware(Gate, classify=routes.classify, refuse=on_fault, front=service.front)
+    app.add_middleware(Accounting, metrics=service.metrics, access_log=service.settings.access_log)
     if service.settings.cors_origin:
         app.add_middleware(CORSMiddleware, allow_origins=service.settings.cors_origin, **CORS)
     app.add_exception_handler(ServeError, on_refusal)
@@ -155,3 +160,54 @@ async def on_failure(request: Request, error: Exception) -> Response:
     """Whatever else went wrong: told to the log, not to the caller."""
     headers = {"Connection": "close"}  # which uvicorn does, saying nothing
     return problem_response(request, InternalError(str(error)).problem(), headers)
+
+
+class Accounting:
+    """Gives every request its id and counts it once, by route template and status, when it ends.
+
+    It also answers HEAD as GET, and tells a client whose body was not waited for that the connection ends.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, access_log: bool = False) -> None:
+        self.app, self.metrics, self.access_log = app, metrics, access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the lifespan, which passes through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        state = scope.setdefault("state", {})
+        unread = state.get(UNREAD, bool)
+        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = state["request_id"] = logs.begin(sent)
+        method = scope["method"]
+        state[events.HEAD_ALONE] = method == "HEAD"
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # a copy: the server knows by its own to send no body
+
+        async def tell(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if bucket := state.get("bucket"):
+                    message["headers"].extend(bucket.headers())
+                if unread():
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tell)
+        except asyncio.CancelledError:  # the server's time to finish is over
+            if not status:
+                stopped = Draining("the server stopped before it could answer")
+                await _refusal(Request(scope), stopped)(scope, receive, tell)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            seconds = time.perf_counter() - started
+            self.metrics.count_request(route, status or 500, seconds)
+            if self.access_log:
+                path = scope["raw_path"][:MOST_PATH].decode("ascii", "backslashreplace")
+                client = scope["client"][0] if scope["client"] else "-"
+                logs.log_access(f"{method} {path}", client, status or 500, seconds)

@@ -4,34 +4,45 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Iterable
 from itertools import count
 from typing import Any
+from urllib.parse import unquote
 from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
 
 from server import errors
-from server.channel import LATE, PART, READ, READING, STARTED, WHOLE, WRONG, Channel, Kind, joined, paired, parted
+from server.channel import (
+    LATE,
+    OPENED,
+    PART,
+    READ,
+    READING,
+    STARTED,
+    TO_COME,
+    WRONG,
+    Channel,
+    Kind,
+    joined,
+    paired,
+    parted,
+)
 from server.connection import CAME, LEFT
 from server.engine import Image
 from server.errors import InternalError, ServeError, Unavailable
 from server.frontend import AHEAD
-from server.gate import CLASSIFY
 from server.incoming import Incoming
 from server.pixels import from_pixels
 from server.reading import elsewhere
 from server.refused import Doorman, Header
 from server.service import Service
 from server.shared import Shared
-from server.shortcut import Shortcut
 from server.stages import Stages
 
-_PATH = f"{CLASSIFY.path}?".encode()
 LENT = 32
 """Images that may stay in a front end's memory until they have been classified."""
 LOST = "the front end that this request came by has ended"
@@ -46,12 +57,9 @@ class Attached:
         service: Service,
         memory: Shared,
         connected: socket.socket,
-        *,
         doorman: Doorman = lambda *_: None,
-        shortcut: Shortcut | None = None,
     ) -> None:
-        self._app, self._service, self.memory, self.socket = app, service, memory, connected
-        self._doorman, self._shortcut = doorman, shortcut
+        self._app, self._service, self.memory, self.socket, self._doorman = app, service, memory, connected, doorman
         self.channel = Channel(self.take, self._on_lost)
         self.open: dict[int, Incoming] = {}
         self.gone = asyncio.Event()
@@ -122,10 +130,8 @@ class Attached:
 
     def take(self, kind: Kind, number: int, payload: bytes) -> None:
         """A frame that came."""
-        if kind is Kind.WHOLE and self._shortcut:
-            self._classify(number, payload, self._shortcut)
-        elif kind is Kind.OPEN:
-            self._begin(number, from_json(payload))
+        if kind is Kind.OPEN:
+            self._begin(number, payload)
         elif kind is Kind.BODY and number in self.open:
             self.open[number].body(payload[0] > 0, payload[1:])
         elif kind is Kind.HELD and number in self.open:
@@ -149,57 +155,23 @@ class Attached:
                 found.set_exception(Unavailable(LOST))
         self.gone.set()
 
-    def _begin(self, number: int, head: dict[str, Any]) -> None:
+    def _begin(self, number: int, payload: bytes) -> None:
         """One request, whose head has come: it is refused at once, or answered by a task of its own."""
-        scope = _scope(head)
-        if scope["method"] == "POST" and not head["asks"]:
-            waiting = time.monotonic() - head[CAME]
-            if refused := self._doorman(
-                b"?".join([scope["raw_path"], scope["query_string"]]), scope["headers"], waiting
-            ):
-                self._say(number, refused.status, refused.whole_headers, refused.body)
+        came, held, asks = OPENED.unpack_from(payload)
+        scope = _scope(payload[OPENED.size :])
+        if scope["method"] == "POST" and not asks:
+            url = b"?".join([scope["raw_path"], scope["query_string"]])
+            if refused := self._doorman(url, scope["headers"], time.monotonic() - came):
+                self._start(number, refused.status, refused.whole_headers)
+                self._data(number, False, refused.body)
                 return
-        incoming = self.open[number] = Incoming(self, number, AHEAD if head["asks"] else 0)
-        scope["state"] = {CAME: head[CAME], LEFT: incoming.told}
-        self._run(self._answer(number, incoming, scope))
-
-    def _classify(self, number: int, payload: bytes, shortcut: Shortcut) -> None:
-        """A whole request for an image to be classified, which stays there: as `_begin`, past the application."""
-        came, size = WHOLE.unpack_from(payload)
-        query, address, *lines = parted(payload[WHOLE.size :])
-        headers = paired(lines)
-        if refused := self._doorman(_PATH + query, headers, time.monotonic() - came):
-            self._say(number, refused.status, refused.whole_headers, refused.body)
-            return
-        incoming = self.open[number] = Incoming(self, number)
-        incoming.hold(False, size)
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": CLASSIFY.path,
-            "query_string": query,
-            "headers": headers,
-            "client": (address.decode(), 0) if address else None,
-            "state": {CAME: came, LEFT: incoming.told},
-        }
-        self._run(self._answer_short(number, incoming, shortcut.answer(scope, incoming.receive)))
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        incoming = self.open[number] = Incoming(self, number, AHEAD if asks else 0)
+        if held != TO_COME:
+            incoming.hold(False, held)
+        scope["state"] = {CAME: came, LEFT: incoming.told}
+        task = asyncio.create_task(self._answer(number, incoming, scope))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _answer_short(self, number: int, incoming: Incoming, answer: Awaitable[Response]) -> None:
-        """One request that came whole."""
-        elsewhere.set(incoming)
-        try:
-            response = await answer
-            self._say(number, response.status_code, response.raw_headers, bytes(response.body))
-        except BaseException:
-            self.channel.send(Kind.CUT, number)
-            raise
-        finally:
-            del self.open[number]
 
     async def _answer(self, number: int, incoming: Incoming, scope: Scope) -> None:
         """One request, to the end of its answer."""
@@ -209,10 +181,10 @@ class Attached:
         async def send(message: Message) -> None:
             nonlocal ended
             if message["type"] == "http.response.start":
-                self._say(number, message["status"], message["headers"])
+                self._start(number, message["status"], message["headers"])
             else:
                 ended = not message.get("more_body", False)
-                self.channel.send(Kind.DATA, number, b"\0" if ended else b"\1", message.get("body", b""))
+                self._data(number, not ended, message.get("body", b""))
             await self.channel.drain()
 
         try:
@@ -222,23 +194,34 @@ class Attached:
             if not ended:
                 self.channel.send(Kind.CUT, number)
 
-    def _say(self, number: int, status: int, headers: Iterable[Header], body: bytes | None = None) -> None:
-        """A whole answer, or how it begins."""
+    def _start(self, number: int, status: int, headers: Iterable[Header]) -> None:
         head = joined(part for header in headers for part in header)
-        kind = Kind.START if body is None else Kind.ANSWER
-        self.channel.send(kind, number, STARTED.pack(status, len(head)), head, body or b"")
+        self.channel.send(Kind.START, number, STARTED.pack(status), head)
+
+    def _data(self, number: int, more: bool, body: bytes) -> None:
+        self.channel.send(Kind.DATA, number, b"\1" if more else b"\0", body)
 
 
-def _scope(head: dict[str, Any]) -> Scope:
+def _scope(head: bytes) -> Scope:
+    method, scheme, version, host, port, our_host, our_port, raw_path, query, *headers = parted(head)
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": version.decode(),
+        "method": method.decode(),
+        "scheme": scheme.decode(),
+        "path": unquote(raw_path.decode("ascii")),
+        "raw_path": raw_path,
+        "query_string": query,
         "root_path": "",
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["headers"]],
-        **{name: head[name] for name in ("method", "path", "scheme", "http_version")},
-        **{name: head[name] and tuple(head[name]) for name in ("client", "server")},
-        **{name: head[name].encode("latin-1") for name in ("raw_path", "query_string")},
+        "headers": paired(headers),
+        "client": _end(host, port),
+        "server": _end(our_host, our_port),
     }
+
+
+def _end(host: bytes, port: bytes) -> tuple[str, int | None] | None:
+    return (host.decode(), int(port) if port.isdigit() else None) if host else None
 
 
 def _error(name: str, detail: str, extra: dict[str, Any]) -> ServeError:

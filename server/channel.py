@@ -11,9 +11,7 @@ class Kind(IntEnum):
     """What a frame is; its number is that of the request, or of the reading, that it belongs to."""
 
     OPEN = auto()
-    """From a front end, as all up to TOLD: a request's head, as JSON."""
-    WHOLE = auto()
-    """A request for an image to be classified, which has come and stays there; takes the place of OPEN and HELD."""
+    """From a front end, as all up to TOLD: a request's head, and whether its whole body is held there."""
     BODY = auto()
     """A part of a request's body, after a byte that says whether more comes."""
     HELD = auto()
@@ -32,8 +30,6 @@ class Kind(IntEnum):
     """Status and headers of an answer."""
     DATA = auto()
     """A part of its body, after a byte that says whether more comes."""
-    ANSWER = auto()
-    """An answer as a whole; takes the place of START and DATA."""
     CUT = auto()
     """There will be no more of an answer that has not come to its end."""
     DECODE = auto()
@@ -48,16 +44,18 @@ class Kind(IntEnum):
     """Take no more clients, answer the others, and go."""
 
 
-WHOLE = struct.Struct("<dQ")
-"""Begins a WHOLE: when it came, by time.monotonic, and the bytes of its body; query, address and headers follow."""
+OPENED = struct.Struct("<dq?")
+"""Begins an OPEN, whose head follows: when it came, by time.monotonic; how many bytes its body has, if all of them are
+held, else TO_COME; and whether its client asks before sending it."""
+TO_COME = -1
 PART = struct.Struct("<?Q")
 """What a HELD frame says."""
 READ = struct.Struct("<dq")
 """A READ: when it began, by time.monotonic, and the place where the image lies. There is none where it was too LATE,
 or what is WRONG with the image follows as JSON."""
 LATE, WRONG = -1, -2
-STARTED = struct.Struct("<HI")
-"""Begins a START or an ANSWER: its status and the bytes of its headers, which follow; and then an ANSWER's body."""
+STARTED = struct.Struct("<H")
+"""Begins a START: its status; headers follow."""
 READING = struct.Struct("<dQ")
 """Begins a DECODE: when the answer is due, by time.monotonic, and whose body the image is; 0: it follows."""
 _HEAD = struct.Struct("<IBQ")

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+SAYS_NOTHING = b"application/x-www-form-urlencoded"
+"""What curl says of any body."""
+
 
 class Exchange:
     """One request on its way: its body, as far as an image may be it; how many parts may be sent; what is answered.
@@ -20,14 +23,6 @@ class Exchange:
         self.left = False
         """Whether its client has."""
 
-    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Its answer begins."""
-        self.answer.put_nowait({"type": "http.response.start", "status": status, "headers": headers})
-
-    def go_on(self, body: bytes, more: bool) -> None:
-        """A part of it came, to be followed by `more`."""
-        self.answer.put_nowait({"type": "http.response.body", "body": body, "more_body": more})
-
     def keep(self, part: bytes) -> None:
         """Keep a part of the body, or let all of it go once it is more than an image may have."""
         self._left -= len(part)
@@ -37,8 +32,9 @@ class Exchange:
             self.body.clear()
 
 
-def is_image(headers: Mapping[bytes, bytes], most: int, *, unless_form: bool = False) -> bool:
-    """Whether a request says that its body is an image, or what is one `unless_form`, of no more than `most` bytes."""
-    length, said = headers.get(b"content-length", b""), headers.get(b"content-type", b"").lower()
-    image = not said.startswith(b"multipart/") if unless_form else said.startswith(b"image/")
+def is_image(headers: Mapping[bytes, bytes], most: int) -> bool:
+    """Whether a request's body is most likely an image, of no more than `most` bytes: it says so, or nothing."""
+    length = headers.get(b"content-length", b"")
+    said = headers.get(b"content-type", SAYS_NOTHING)
+    image = said.startswith(b"image/") or (said == SAYS_NOTHING and b"inference-header-content-length" not in headers)
     return image and length.isdigit() and int(length) <= most

@@ -19,7 +19,7 @@ from typing import Any
 
 from lookup_tables.records import Preprocessing
 from server import logs
-from server.channel import PART, READING, STARTED, WHOLE, Channel, Kind, joined, paired, parted
+from server.channel import OPENED, PART, READING, STARTED, TO_COME, Channel, Kind, joined, paired, parted
 from server.connection import CAME, LEFT, UNREAD
 from server.errors import Unavailable
 from server.exchange import Exchange, is_image
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 AHEAD = 4
 """Parts of a body that may be on their way to the engine's process before it wants more."""
-KEPT = {b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-api-key", b"x-request-id"}
-"""The headers that a request for an image to be classified is asked for."""
 ORPHANED = 1.0  # seconds for which a front end without an engine says so, before it goes
 NO_ENGINE = "the engine's process has ended; the server is to be restarted"
 STOPPED = "the server stopped before it could answer"
@@ -54,7 +52,6 @@ class Given:
     preprocessing: dict[str, Any]
     limits: dict[str, int]
     exact: bool
-    classify: str | None  # the path of what may be sent on as a whole
     threads: int
     connections: int
     patience: float
@@ -78,7 +75,7 @@ class Relay:
         """Set when clients may come."""
         self.channel = Channel(self._take, self._on_lost)
         self._on_stop = on_stop
-        self._classify, self._limits = given.classify, Limits(**given.limits)
+        self._limits = Limits(**given.limits)
         self._numbers = count(1)
         self._open: dict[int, Exchange] = {}
         self._pictures = Pictures(
@@ -96,19 +93,17 @@ class Relay:
         # Whoever asks before sending a body is told to go on when the application wants it.
         asks = b"expect" in headers
         number = next(self._numbers)
-        classify = scope["path"] == self._classify and scope["method"] == "POST"
-        held = not asks and is_image(headers, most, unless_form=classify)
-        exchange = Exchange(0 if asks else AHEAD, most, held)
+        exchange = Exchange(0 if asks else AHEAD, most, held=not asks and is_image(headers, most))
         started = ended = False
         if self.lost:
             await _refuse(send, NO_ENGINE)
             return
         self._open[number] = exchange
         unread = scope["state"].get(UNREAD, bool)
-        if held and classify and not unread():
+        if exchange.held and not unread():
             stop = await self._send_whole(number, exchange, scope, receive)
         else:
-            self.channel.send(Kind.OPEN, number, _head(scope, asks))
+            self.channel.send(Kind.OPEN, number, OPENED.pack(scope["state"][CAME], TO_COME, asks), _head(scope))
             stop = asyncio.create_task(self._bring(number, exchange, receive)).cancel
         try:
             while not ended:
@@ -160,7 +155,7 @@ class Relay:
     async def _send_whole(
         self, number: int, exchange: Exchange, scope: dict[str, Any], receive: Any
     ) -> Callable[[], object]:
-        """Send on a request for an image to be classified, whose body has come -> to be called when it is answered."""
+        """Send on a request whose body has come, and is held -> what is to be called when it is answered."""
         message = await receive()
         if message["type"] != "http.request":  # its client has left
             exchange.left = True
@@ -169,7 +164,7 @@ class Relay:
         body = message["body"]
         exchange.keep(body)
         exchange.complete = True
-        self.channel.send(Kind.WHOLE, number, _whole(scope, len(body)))
+        self.channel.send(Kind.OPEN, number, OPENED.pack(scope["state"][CAME], len(body), False), _head(scope))
         told: set[Callable[[], object]] = scope["state"][LEFT]
         leave = partial(self._leave, number, exchange)
         told.add(leave)
@@ -200,14 +195,13 @@ class Relay:
         elif kind is Kind.BRING:
             exchange.held = False
             self.channel.send(Kind.BODY, number, b"\0" if exchange.complete else b"\1", *exchange.body)
-        elif kind in {Kind.START, Kind.ANSWER}:
-            status, size = STARTED.unpack_from(payload)
-            end = STARTED.size + size
-            exchange.start(status, paired(parted(payload[STARTED.size : end])))
-            if kind is Kind.ANSWER:
-                exchange.go_on(payload[end:], more=False)
+        elif kind is Kind.START:
+            (status,) = STARTED.unpack_from(payload)
+            headers = paired(parted(payload[STARTED.size :]))
+            exchange.answer.put_nowait({"type": "http.response.start", "status": status, "headers": headers})
         elif kind is Kind.DATA:
-            exchange.go_on(payload[1:], payload[0] > 0)
+            more = payload[0] > 0
+            exchange.answer.put_nowait({"type": "http.response.body", "body": payload[1:], "more_body": more})
         elif kind is Kind.CUT:
             exchange.answer.put_nowait(None)
 
@@ -227,19 +221,12 @@ class Relay:
         self._pictures.begin(number, body, due)
 
 
-def _head(scope: dict[str, Any], asks: bool) -> bytes:
-    """A request's head as JSON, and whether it `asks` before sending its body."""
-    told = {name: scope[name] for name in ("method", "path", "scheme", "http_version", "client", "server")}
-    told |= {name: scope[name].decode("latin-1") for name in ("raw_path", "query_string")}
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-    return json.dumps(told | {"headers": headers, "asks": asks, CAME: scope["state"].get(CAME)}).encode()
-
-
-def _whole(scope: dict[str, Any], size: int) -> bytes:
-    """A request that is sent on as a whole, whose body has so many bytes."""
-    address = scope["client"][0].encode() if scope["client"] else b""
-    headers = [part for name, value in scope["headers"] if name in KEPT for part in (name, value)]
-    return WHOLE.pack(scope["state"][CAME], size) + joined([scope["query_string"], address, *headers])
+def _head(scope: dict[str, Any]) -> bytes:
+    """A request's head. None of its parts can hold the end of a line, as a path may that is not raw."""
+    ends = [str(part).encode() for end in ("client", "server") for part in scope[end] or ("", "")]
+    told = [scope[name].encode() for name in ("method", "scheme", "http_version")]
+    headers = (part for header in scope["headers"] for part in header)
+    return joined([*told, *ends, scope["raw_path"], scope["query_string"], *headers])
 
 
 async def _refuse(send: Any, detail: str) -> None:

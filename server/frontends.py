@@ -16,11 +16,9 @@ from fastapi import FastAPI
 from server.attached import LENT, Attached
 from server.doorman import doorman
 from server.frontend import Given
-from server.gate import CLASSIFY
 from server.images import Limits
 from server.service import Service
 from server.shared import Shared
-from server.shortcut import shortcut
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ class FrontEnds:
 
     def __init__(self, app: FastAPI, service: Service, sockets: list[socket.socket], count: int) -> None:
         self._app, self._service, self._sockets, self._count = app, service, sockets, count
-        self._doorman, self._shortcut = doorman(app), shortcut(app)
+        self._doorman = doorman(app)
         self._alive: dict[Attached, subprocess.Popen[bytes]] = {}
         self._admitting = self._stopping = False
         self.deaths = 0
@@ -125,7 +123,6 @@ class FrontEnds:
             preprocessing=asdict(family.preprocessing),
             limits=asdict(Limits(settings.max_bytes, settings.max_pixels)),
             exact=settings.decode == "exact",
-            classify=CLASSIFY.path if self._shortcut else None,
             threads=settings.decode_threads,
             connections=max(1, settings.max_connections // self._count),
             patience=settings.header_timeout_s,
@@ -142,7 +139,7 @@ class FrontEnds:
         with theirs:
             files = [*given.listening, given.channel, given.memory]
             process = subprocess.Popen(command, env=environment, pass_fds=files, process_group=0)  # noqa: S603 - this program
-        front = Attached(self._app, self._service, memory, ours, doorman=self._doorman, shortcut=self._shortcut)
+        front = Attached(self._app, self._service, memory, ours, self._doorman)
         self._alive[front] = process
         self._service.helpers.add(process.pid)
         try:

@@ -50,41 +50,31 @@ class _Asked(Request):
 
 
 class Gate:
-    """Has images answered by `classify`, the route's own function, in turns; `refuse` makes a response of a refusal.
+    """Has `POST /classify` answered by `classify`, the route's own function; `refuse` makes a response of its refusal.
 
     FastAPI's way to it adds about a third to what is done there besides decoding and the engine (benchmarks/served).
     """
 
     def __init__(
         self,
+        app: ASGIApp,
         classify: Callable[[Request], Awaitable[Response]],
         refuse: Callable[[Request, Exception], Awaitable[Response]],
         front: Front,
     ) -> None:
-        self.classify, self._refuse, self._front = classify, refuse, front
+        self.app, self._classify, self._refuse, self._front = app, classify, refuse, front
         self._turns = Turns()
-
-    async def answer(self, scope: Scope, receive: Receive) -> Response:
-        """The response to one request."""
-        await self._turns.wait()
-        self._front.coming = max(0, self._front.coming - 1)  # not all have passed the doorman
-        scope["route"], request = CLASSIFY, _Asked(scope, receive)
-        try:
-            return await self.classify(request)
-        except (ServeError, RequestValidationError) as error:
-            return await self._refuse(request, error)
-
-
-class Guarded:
-    """Has every `POST /classify` answered at the gate, before the application."""
-
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self.app, self._gate = app, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http" or scope["path"] != CLASSIFY.path or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        response = await self._gate.answer(scope, receive)
+        await self._turns.wait()
+        self._front.coming = max(0, self._front.coming - 1)  # not all have passed the doorman
+        scope["route"], request = CLASSIFY, _Asked(scope, receive)
+        try:
+            response = await self._classify(request)
+        except (ServeError, RequestValidationError) as error:
+            response = await self._refuse(request, error)
         await response(scope, receive, send)

@@ -31,20 +31,17 @@ class Shared:
 
     def put(self, place: int, pixels: NDArray[np.uint8]) -> None:
         """Copy an image into a place, (3, size, size) or, if gray, (1, size, size). ValueError if it does not fit."""
-        self._image(place)[:] = pixels
+        self.look(place)[:] = pixels
 
     def look(self, place: int) -> NDArray[np.uint8]:
         """The image in a place, as long as nothing else is put there. ValueError where there is no such place."""
-        return self._image(place)
+        if not 0 <= place < self.places:
+            raise ValueError(f"there is no place {place}")
+        count = 3 * self.size**2
+        return np.frombuffer(self._memory, np.uint8, count, place * count).reshape(self._shape)
 
     def close(self) -> None:
         """Let it go; what is looked at stays until it is not."""
         os.close(self.file)
         with suppress(BufferError):
             self._memory.close()
-
-    def _image(self, place: int) -> NDArray[np.uint8]:
-        if not 0 <= place < self.places:
-            raise ValueError(f"there is no place {place}")
-        count = 3 * self.size**2
-        return np.frombuffer(self._memory, np.uint8, count, place * count).reshape(self._shape)

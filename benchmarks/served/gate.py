@@ -20,7 +20,7 @@ from server import service
 from server.app import application
 from server.connection import LEFT, UNREAD
 from server.engine import Engine
-from server.gate import Guarded
+from server.gate import Gate
 from server.service import build
 from server.settings import Settings
 
@@ -81,7 +81,7 @@ async def main(options: argparse.Namespace) -> None:
     serving = build(Settings(threads=1))
     gated = application(serving)
     plain = copy(gated)
-    plain.user_middleware = [each for each in plain.user_middleware if each.cls is not Guarded]
+    plain.user_middleware = [each for each in plain.user_middleware if each.cls is not Gate]
     async with gated.router.lifespan_context(gated):
         for _ in range(options.rounds):
             for name, app in (("gate", gated), ("FastAPI", plain)):

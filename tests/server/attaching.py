@@ -1,11 +1,8 @@
 """A front end as the engine's process sees it, in one that has none."""
 
-import json
 import time
-from typing import Any
 
-from server.channel import STARTED, Channel, Kind, paired, parted
-from server.connection import CAME
+from server.channel import OPENED, STARTED, TO_COME, Channel, Kind, joined, paired, parted
 from server.refused import Header
 
 
@@ -26,20 +23,15 @@ class Told(Channel):
         self.said.append(b"".join(parts))
 
 
-def head(**told: Any) -> bytes:
-    usual: dict[str, Any] = {
-        "method": "POST",
-        "path": "/classify",
-        "scheme": "http",
-        "http_version": "1.1",
-        "client": ["1.2.3.4", 5],
-    }
-    usual |= {"server": ["5.6.7.8", 9], "raw_path": "/classify", "query_string": "budget=1", "asks": False}
-    return json.dumps(usual | {"headers": [["x-request-id", "mine"]], CAME: time.monotonic() - 1.0} | told).encode()
+def head(
+    method: str = "POST", *, held: int = TO_COME, asks: bool = False, path: str = "/classify", of: str = ""
+) -> bytes:
+    """What an OPEN says: a request that came a second ago, `of` a client at its port 5."""
+    lines = [method, "http", "1.1", of, "5", "5.6.7.8", "9", path, "budget=1", "x-request-id", "mine"]
+    return OPENED.pack(time.monotonic() - 1.0, held, asks) + joined(line.encode() for line in lines)
 
 
-def answered(said: bytes) -> tuple[int, list[Header], bytes]:
-    """Status, headers and body of what was told."""
-    status, size = STARTED.unpack_from(said)
-    head, body = said[STARTED.size :][:size], said[STARTED.size + size :]
-    return status, paired(parted(head)), body
+def started(said: bytes) -> tuple[int, list[Header]]:
+    """Status and headers of what was told."""
+    (status,) = STARTED.unpack_from(said)
+    return status, paired(parted(said[STARTED.size :]))

@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from attaching import Told, answered, head
+from attaching import Told, head, started
 from conftest import Running
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from server.accounting import Accounting
-from server.app import on_refusal
+from server.app import Accounting
 from server.attached import Attached
 from server.channel import PART, READ, Kind
 from server.exchange import Exchange, is_image
@@ -48,9 +47,9 @@ def test_whom_the_doorman_refuses_is_answered_without_the_application(
     front, told = attach(FastAPI(), doorman=doorman)  # which no loop runs
     front.take(Kind.OPEN, 4, head())
     front.take(Kind.BODY, 4, b"\0body")
-    assert told.frames == [(Kind.ANSWER, 4)]
-    status, headers, body = answered(told.said[0])
-    assert (status, body) == (503, b"{}")
+    assert told.frames == [(Kind.START, 4), (Kind.DATA, 4)]
+    status, headers = started(told.said[0])
+    assert (status, told.said[1]) == (503, b"\0{}")
     assert headers == [
         (b"retry-after", b"7"), (b"content-type", PROBLEM.encode()), (b"content-length", b"2")
     ]  # fmt: skip
@@ -111,11 +110,11 @@ def test_whether_a_connection_goes_on_is_for_the_front_end_to_say(
         await send({"type": "http.response.body", "body": b""})
 
     async def scenario() -> list[Header]:
-        front, told = attach(Accounting(app, running.service.metrics, on_refusal))
+        front, told = attach(Accounting(app, running.service.metrics))
         front.take(Kind.OPEN, 4, head())  # and the body is still on its way from there
         while front.open:
             await asyncio.sleep(0)
-        return answered(told.said[0])[1]
+        return started(told.said[0])[1]
 
     assert [name for name, _ in asyncio.run(scenario())] == [b"x-request-id"]
 
@@ -156,11 +155,13 @@ def test_an_answer_that_breaks_off_is_said_to(attach: Callable[..., tuple[Attach
 def test_only_an_image_of_known_size_is_held() -> None:
     image, length = {b"content-type": b"image/png"}, {b"content-length": b"100"}
     assert is_image(image | length, 100)
-    for headers in (image, length, image | {b"content-length": b"101"}, length | {b"content-type": b"text/csv"}):
+    for headers in (image, image | {b"content-length": b"101"}, length | {b"content-type": b"text/csv"}):
         assert not is_image(headers, 100)
-    for said in ({}, {b"content-type": b"application/x-www-form-urlencoded"}, image):
-        assert is_image(length | said, 100, unless_form=True)
-    assert not is_image(length | {b"content-type": b"Multipart/Form-Data; boundary=x"}, 100, unless_form=True)
+    for nothing in ({}, {b"content-type": b"application/x-www-form-urlencoded"}):
+        assert is_image(length | nothing, 100)
+        assert not is_image(length | nothing | {b"inference-header-content-length": b"9"}, 100)
+    for other in (b"multipart/form-data; boundary=x", b"application/octet-stream", b"application/json"):
+        assert not is_image(length | {b"content-type": other}, 100)
 
 
 def test_of_a_body_no_more_is_kept_than_an_image_may_have() -> None:

@@ -1,81 +1,53 @@
-"""Images that came by a front end: the short way to their answer, and where they lie meanwhile."""
+"""Images that came by a front end: what is known of their requests, and where they lie until they are classified."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
 import numpy as np
-from attaching import Told, answered
+from attaching import Told, head, started
 from fastapi import FastAPI
-from starlette.responses import Response
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 from torch import Tensor
 
 from server.attached import LENT, Attached
-from server.channel import READ, WHOLE, Kind, joined
+from server.channel import READ, Kind
 from server.connection import CAME
 from server.reading import HELD, elsewhere
-from server.shortcut import Shortcut
 from server.stages import Stages
 
 
-class Answering(Shortcut):
-    """Says what it is asked, or fails."""
+def test_what_is_known_of_a_request_is_what_its_front_end_says(attach: Callable[..., tuple[Attached, Told]]) -> None:
+    asked: list[Scope] = []
+    sizes: list[int] = []
 
-    def __init__(self, fails: Exception | None = None) -> None:
-        self.fails, self.asked = fails, list[Scope]()
-
-    async def answer(self, scope: Scope, _: Receive) -> Response:
-        self.asked.append(scope)
-        if self.fails:
-            raise self.fails
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        asked.append(scope)
         other = elsewhere.get()
         assert other
-        message = await other.held()
-        return Response(b"%d" % message[HELD], 201, {"x-stitch-id": "7"})
-
-
-def whole(size: int) -> bytes:
-    lines = [b"budget=1", b"1.2.3.4", b"x-request-id", b"mine", b"content-type", b"image/png"]
-    return WHOLE.pack(12.5, size) + joined(lines)
-
-
-async def until_answered(front: Attached) -> None:
-    while front.open:
-        await asyncio.sleep(0)
-
-
-def test_an_image_that_has_come_goes_the_short_way(attach: Callable[..., tuple[Attached, Told]]) -> None:
-    shortcut = Answering()
+        sizes.append((await other.held())[HELD])
+        assert not other.unread
+        await send({"type": "http.response.start", "status": 201, "headers": [(b"x-stitch-id", b"7")]})
+        await send({"type": "http.response.body", "body": b"{}"})
 
     async def scenario() -> Told:
-        front, told = attach(FastAPI(), shortcut=shortcut)
-        front.take(Kind.WHOLE, 4, whole(321))
-        assert list(front.open) == [4]
-        await until_answered(front)
+        front, told = attach(app)
+        front.take(Kind.OPEN, 4, head(held=321, path="/a%0Ab", of="1.2.3.4"))
+        front.take(Kind.OPEN, 5, head(held=0))
+        while front.open:
+            await asyncio.sleep(0)
         return told
 
     told = asyncio.run(scenario())
-    assert told.frames == [(Kind.ANSWER, 4)]
-    status, headers, body = answered(told.said[0])
-    assert (status, dict(headers)[b"x-stitch-id"], body) == (201, b"7", b"321")
-    [scope] = shortcut.asked
-    assert (scope["path"], scope["query_string"], scope["client"]) == ("/classify", b"budget=1", ("1.2.3.4", 0))
-    assert scope["headers"] == [(b"x-request-id", b"mine"), (b"content-type", b"image/png")]
-    assert scope["state"][CAME] == 12.5
-
-
-def test_where_the_short_way_breaks_off_nothing_more_is_to_come(
-    attach: Callable[..., tuple[Attached, Told]],
-) -> None:
-    async def scenario() -> list[tuple[Kind, int]]:
-        front, told = attach(FastAPI(), shortcut=Answering(OSError("no")))
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        front.take(Kind.WHOLE, 4, whole(321))
-        await until_answered(front)
-        return told.frames
-
-    assert asyncio.run(scenario()) == [(Kind.CUT, 4)]
+    assert told.frames == [(Kind.START, 4), (Kind.DATA, 4), (Kind.START, 5), (Kind.DATA, 5)]
+    assert started(told.said[0]) == (201, [(b"x-stitch-id", b"7")])
+    scope, nobodys = asked
+    assert (scope["method"], scope["scheme"], scope["http_version"]) == ("POST", "http", "1.1")
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/a\nb", b"/a%0Ab", b"budget=1")
+    assert (scope["client"], scope["server"], nobodys["client"]) == (("1.2.3.4", 5), ("5.6.7.8", 9), None)
+    assert scope["headers"] == [(b"x-request-id", b"mine")]
+    assert time.monotonic() - scope["state"][CAME] >= 1.0
+    assert sizes == [321, 0]
 
 
 def test_images_lie_where_they_were_read_while_somebody_has_them(attach: Callable[..., tuple[Attached, Told]]) -> None:

@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from lookup_tables.table import LookupTable, folder
-from server.channel import READ, READING, STARTED, WHOLE, WRONG, Channel, Kind, joined, parted
+from server.channel import OPENED, READ, READING, STARTED, TO_COME, WRONG, Channel, Kind, joined, paired, parted
 from server.connection import CAME, LEFT, UNREAD
 from server.frontend import Given, Relay
 from server.images import Limits
 from server.shared import Shared
 
+LENGTH = (b"content-length", b"4")
 ANSWERED = [
     {"type": "http.response.start", "status": 200, "headers": [(b"x-stitch-id", b"7")]},
     {"type": "http.response.body", "body": b"{}", "more_body": False},
@@ -35,8 +36,8 @@ class Engine:
         self.channel = Channel(lambda *frame: self.came.put_nowait(frame), self.lost.set)
 
     def answer(self, number: int) -> None:
-        head = joined([b"x-stitch-id", b"7"])
-        self.channel.send(Kind.ANSWER, number, STARTED.pack(200, len(head)), head, b"{}")
+        self.channel.send(Kind.START, number, STARTED.pack(200), joined([b"x-stitch-id", b"7"]))
+        self.channel.send(Kind.DATA, number, b"\0{}")
 
 
 class Asking:
@@ -46,10 +47,7 @@ class Asking:
         self.sent: list[dict[str, Any]] = []
         self.left: set[Callable[[], object]] = set()
         self._parts = [body]
-        headers = [
-            (b"host", b"x"), (b"content-type", b"image/jpeg"), (b"cookie", b"a"), (b"x-request-id", b"mine"),
-            (b"authorization", b"Bearer key"), (b"x-api-key", b"key"), (b"content-encoding", b"gzip"),
-        ]  # fmt: skip
+        headers = [(b"host", b"x"), (b"content-type", b"image/jpeg"), (b"x-request-id", b"mine")]
         self.scope: dict[str, Any] = {
             "type": "http", "method": "POST", "path": "/classify", "raw_path": b"/classify", "scheme": "http",
             "query_string": b"stitch=7", "http_version": "1.1", "client": ("1.2.3.4", 5), "server": ("5.6.7.8", 9),
@@ -71,7 +69,7 @@ def given(memory: Shared, **changes: Any) -> Given:
     usual: dict[str, Any] = {
         "listening": [], "channel": 0, "memory": memory.file, "size": memory.size, "places": memory.places,
         "preprocessing": asdict(LookupTable.load(folder("digits")).family.preprocessing), "limits": asdict(Limits()),
-        "exact": False, "classify": "/classify", "threads": 1, "connections": 9, "patience": 60, "drain": 60,
+        "exact": False, "threads": 1, "connections": 9, "patience": 60, "drain": 60,
         "proxies": [], "cert": None, "key": None, "log_format": "text",
     }  # fmt: skip
     return Given(**usual | changes)
@@ -105,13 +103,13 @@ def test_an_image_that_has_come_is_sent_on_in_one_frame_and_read_where_it_is() -
             asking, body = Asking(jpeg()), jpeg()
             answering = asyncio.create_task(relay(asking.scope, asking.receive, asking.send))
             kind, number, said = await engine.came.get()
-            assert kind is Kind.WHOLE
-            assert WHOLE.unpack_from(said) == (12.5, len(body))
-            assert parted(said[WHOLE.size :]) == [
-                b"stitch=7", b"1.2.3.4",
-                b"content-type", b"image/jpeg", b"x-request-id", b"mine", b"authorization", b"Bearer key",
-                b"x-api-key", b"key", b"content-encoding", b"gzip", b"content-length", b"%d" % len(body),
+            assert kind is Kind.OPEN
+            assert OPENED.unpack_from(said) == (12.5, len(body), False)
+            lines = parted(said[OPENED.size :])
+            assert lines[:9] == [
+                b"POST", b"http", b"1.1", b"1.2.3.4", b"5", b"5.6.7.8", b"9", b"/classify", b"stitch=7"
             ]  # fmt: skip
+            assert paired(lines[9:]) == asking.scope["headers"]
             engine.channel.send(Kind.DECODE, 3, READING.pack(time.monotonic() + 60, number))
             kind, reading, read = await engine.came.get()
             assert (kind, reading, READ.unpack(read)[1]) == (Kind.READ, 3, 0)
@@ -126,25 +124,25 @@ def test_an_image_that_has_come_is_sent_on_in_one_frame_and_read_where_it_is() -
 
 
 @pytest.mark.parametrize(
-    ("changes", "front_end"),
+    ("changes", "limits", "asks"),
     [
-        ({"come": False}, {}),
-        ({"path": "/classify/batch"}, {}),
-        ({"method": "PUT"}, {}),
-        ({"headers": [(b"content-type", b"image/jpeg")]}, {}),
-        ({"headers": [(b"content-type", b"multipart/form-data; boundary=x"), (b"content-length", b"4")]}, {}),
-        ({"headers": [(b"content-length", b"4"), (b"expect", b"100-continue")]}, {}),
-        ({}, {"classify": None}),
-        ({}, {"limits": asdict(Limits(max_bytes=3))}),
+        ({"come": False}, Limits(), False),
+        ({"headers": [(b"content-type", b"image/jpeg")]}, Limits(), False),
+        ({"headers": [(b"content-type", b"multipart/form-data; boundary=x"), LENGTH]}, Limits(), False),
+        ({"headers": [LENGTH, (b"expect", b"100-continue")]}, Limits(), True),
+        ({}, Limits(max_bytes=3), False),
     ],
 )
-def test_whatever_else_is_asked_goes_the_usual_way(changes: dict[str, Any], front_end: dict[str, Any]) -> None:
+def test_of_whatever_else_is_asked_the_body_is_told_of_apart(
+    changes: dict[str, Any], limits: Limits, asks: bool
+) -> None:
     async def scenario() -> None:
-        async with relaying(**front_end) as (relay, engine, _):
+        async with relaying(limits=asdict(limits)) as (relay, engine, _):
             asking = Asking(b"body", **changes)
             answering = asyncio.create_task(relay(asking.scope, asking.receive, asking.send))
-            kind, number, _said = await engine.came.get()
+            kind, number, said = await engine.came.get()
             assert kind is Kind.OPEN
+            assert OPENED.unpack_from(said) == (12.5, TO_COME, asks)
             engine.answer(number)
             await answering
             assert asking.sent[1] == ANSWERED[1]
