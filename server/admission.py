@@ -122,7 +122,9 @@ class Limiter:
         """Take a permit, after `check`."""
         self.inside += 1
         self.floor += allowed.floor
-        held = self._held.setdefault(tenant, _Held())
+        held = self._held.get(tenant)
+        if held is None:
+            held = self._held[tenant] = _Held()
         insort(held.due, due)
         held.floor += allowed.floor
 

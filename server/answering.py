@@ -5,9 +5,9 @@ import math
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.allowance import Allowed
 from server.answered import Answered
@@ -23,8 +23,7 @@ from server.stages import Stages
 from server.tenants import ANYONE, Tenant
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What one request asks for, `allowed` being what `budget` admits, and where its time went since it came."""
 
     budget: Budget

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from lookup_tables.table import Entry
 from server.allowance import Allowed
@@ -32,8 +32,7 @@ class Runner(Protocol[Image_contra, Result_co]):
         """The results of one batch, in the order of its rows."""
 
 
-@dataclass(frozen=True)
-class Answer(Generic[Result]):
+class Answer(NamedTuple, Generic[Result]):
     """What came of a request: the result, the stitch and why, and the seconds spent waiting and running."""
 
     result: Result
@@ -43,7 +42,7 @@ class Answer(Generic[Result]):
     compute: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Request(Generic[Image, Result]):
     deadline: float
     image: Image

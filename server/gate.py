@@ -1,6 +1,6 @@
-"""The gate before the application: images pass it in turns, and not by way of FastAPI."""
+"""The gate before the application: images pass it, and not by way of FastAPI."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ServeError
 from server.front import Front
-from server.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,15 @@ class _Indexed(Headers):
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope=scope)
-        said: Iterable[tuple[bytes, bytes]] = reversed(scope["headers"])
-        self._first = {name.decode("latin-1"): value.decode("latin-1") for name, value in said}
+        self._first: dict[bytes, bytes] = dict(reversed(scope["headers"]))
 
     def __getitem__(self, key: str) -> str:
-        return self._first[key]
+        return self._first[key.encode("latin-1")].decode("latin-1")
 
     def get(self, key: str, default: Any = None) -> Any:
         """By a name in lower case."""
-        return self._first.get(key, default)
+        value = self._first.get(key.encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
 
 class _Asked(Request):
@@ -63,14 +62,12 @@ class Gate:
         front: Front,
     ) -> None:
         self.app, self._classify, self._refuse, self._front = app, classify, refuse, front
-        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http" or scope["path"] != CLASSIFY.path or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        await self._turns.wait()
         self._front.coming = max(0, self._front.coming - 1)  # not all have passed the doorman
         scope["route"], request = CLASSIFY, _Asked(scope, receive)
         try:

@@ -31,6 +31,10 @@ class Tenant:
     min_top1: float | None = None
     rate: Rate | None = None
 
+    def __hash__(self) -> int:
+        """By the name: of one there are few tenants, and every request is counted by its own several times."""
+        return hash(self.name)
+
     def asking(self, priority: int) -> "Tenant":
         """Who asks with this priority, 1 being the highest, and 0 none: from 2 on another, with little weight.
 
