@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -113,11 +113,19 @@ async def answer_image(
     return serving.teller.schema(await run_image(serving, serving.reading(body), ask, turns))
 
 
-async def run_image(serving: Service, read: Reading, ask: Asked, turns: asyncio.Semaphore | None = None) -> Answered:
-    """As `answer_image`, for an image that `read` gives."""
+async def run_image(
+    serving: Service,
+    read: Reading,
+    ask: Asked,
+    turns: asyncio.Semaphore | None = None,
+    when_read: Callable[[], object] = lambda: None,
+) -> Answered:
+    """As `answer_image`, for an image that `read` gives; it is let go, and `when_read` told, before the image waits."""
     stages = ask.stages
     with serving.front.passing():
         image = await (_in_turn(turns, read, stages) if turns else read(stages))
+    del read
+    when_read()
     queued = serving.clock()
     answer = await _run(serving, image, ask, ask.stages.deadline - queued)
     now = serving.clock()

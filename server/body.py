@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from typing import NamedTuple, Protocol, Self
 
 from fastapi import Request
@@ -145,10 +144,10 @@ async def read_image(request: Request, body: Body, max_bytes: int, timeout: floa
         raise UnsupportedType("send the image without Content-Encoding", accepted=["identity"])
     if not _is_form(request):
         check_type(request.headers.get("content-type"))
-        content, other = BytesIO(), elsewhere.get()
+        pieces, other = list[bytes](), elsewhere.get()
         sent = Held(request.headers, other.held) if other else request
-        await body.receive(sent, max_bytes, timeout, content.write)
-        return content.getvalue()  # not a copy, as of a bytearray
+        await body.receive(sent, max_bytes, timeout, pieces.append)
+        return b"".join(pieces)  # no copy of one that came whole
     reader = FormReader(request.headers["content-type"], max_bytes, most_files=1)
     await body.receive(request, max_bytes + FORM_OVERHEAD, timeout, reader.feed)
     form = reader.finish()

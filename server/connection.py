@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server import bounds
-from server.arrival import waited
+from server.arrival import Borrowed, waited
 from server.outlet import Outlet
 from server.refused import Doorman, Refused
 
@@ -64,7 +64,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; where there is no room for it, it is told so and sent away."""
         super().connection_made(transport)
-        self._socket = transport.get_extra_info("socket")  # made anew each time that it is asked for
+        self._socket = Borrowed.of(transport)
         if len(self.connections) > self._most:
             self._say(503, f"{self._most} connections are open; come back later")
             self.transport.close()

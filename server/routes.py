@@ -101,12 +101,14 @@ async def classify(request: Request) -> Response:
         serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         pay(request)
         timeout = serving.settings.body_timeout_s if waits else None
-        image = await read_image(request, body, serving.settings.max_bytes, timeout)
+        read = serving.reading(await read_image(request, body, serving.settings.max_bytes, timeout))
         if waits:  # for its body; else nothing has happened since
             ask.stages.end("receive")
             serving.check(ask.allowed, ask.stages.deadline - serving.clock(), tenant)
         with serving.limiter.admit(ask.allowed, tenant, ask.stages.deadline):
-            answered = await unless_gone(request, run_image(serving, serving.reading(image), ask))
+            running = run_image(serving, read, ask, when_read=body.release)
+            del read  # its bytes are not to wait for the engine
+            answered = await unless_gone(request, running)
     return serving.teller.response(answered)
 
 

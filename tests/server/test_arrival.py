@@ -1,5 +1,7 @@
 """When bytes came, as the kernel tells."""
 
+import asyncio
+import os
 import socket
 import sys
 import time
@@ -10,7 +12,7 @@ from threading import Event
 import pytest
 from conftest import Running, run, settings
 
-from server.arrival import ROUGH, waited
+from server.arrival import ROUGH, Borrowed, waited
 from server.service import Service
 
 LONG = 0.1  # seconds
@@ -49,6 +51,21 @@ def test_what_is_no_tcp_connection_says_nothing() -> None:
         assert waited(one) == 0.0
     assert waited(one) == 0.0, "nor does one that is closed"
     assert waited(None) == 0.0
+
+
+def test_a_borrowed_socket_stays_open_when_it_is_let_go() -> None:
+    async def borrow(one: socket.socket) -> None:
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=one)
+        borrowed = Borrowed.of(transport)
+        assert borrowed
+        assert borrowed.fileno() == one.fileno()
+        del borrowed
+        os.fstat(one.fileno())  # raises where it is closed
+        transport.close()
+
+    one, other = socket.socketpair()
+    with one, other:
+        asyncio.run(borrow(one))
 
 
 class Holding:

@@ -1,15 +1,20 @@
-"""What a refused request leaves behind: nothing, and not only once garbage is collected."""
+"""What requests leave behind: one refused nothing, one that waits no body, and not only once garbage is collected."""
 
 import asyncio
 import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
 from weakref import ref
 
 import pytest
-from conftest import Running
+from conftest import Running, run, settings
 from test_batcher import house
 
 from server.errors import DeadlinePassed, Draining, ServeError
+from server.service import build
 
 
 class Image(str):
@@ -51,3 +56,22 @@ def test_the_image_of_one_that_was_refused_while_it_waited_is_gone(running: Runn
             assert known() is None
 
     asyncio.run(scenario())
+
+
+def test_a_body_is_let_go_when_its_image_is_read(cache: Path, sample: bytes) -> None:
+    service, begun, gate = build(settings(cache)), Event(), Event()
+    compute = service.engine.run
+
+    def held(*batch: Any) -> Any:
+        begun.set()
+        assert gate.wait(60)
+        return compute(*batch)
+
+    for running in run(service):
+        service.engine.run = held  # type: ignore[method-assign, assignment]
+        with running.client() as client, ThreadPoolExecutor() as threads:
+            answer = threads.submit(client.post, "/classify", content=sample)
+            assert begun.wait(60)
+            assert (service.limiter.inside, service.bodies.held) == (1, 0)
+            gate.set()
+            assert answer.result(60).status_code == 200
