@@ -29,6 +29,7 @@ from server.nvml import Gpu, GpuWatch
 from server.pixels import decode
 from server.rates import Bucket, Rate, Rates
 from server.reading import Reading, elsewhere, here, timed
+from server.scheduling import give_way
 from server.settings import Settings
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
@@ -88,13 +89,13 @@ class Service:
         self._gpu = GpuWatch(partial(Gpu, engine.gpu_uuid)) if engine.gpu_uuid else None
         self.helpers: set[int] = set()
         """Processes that work for this one, by their ids."""
-        machine = Machine(self.helpers)
-        self.monitor = Monitor(settings.min_memory_bytes, self._gpu.latest if self._gpu else None, machine.read)
+        gpu, machine = self._gpu.latest if self._gpu else None, Machine(self.helpers)
+        self.monitor = Monitor(settings.min_memory_bytes, gpu, machine.read)
         self.limiter = Limiter(settings.max_queue, self.controller, lambda: self.monitor.load.memory_short)
         self.metrics = Metrics()
         decoders = settings.decode_threads * max(1, settings.frontends)
         self.front = Front(clock, lanes=most_threads(decoders))
-        self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
+        self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode", partial(give_way, False))
         self._engine_threads = ThreadPoolExecutor(engine.lanes, "engine")
         self.batcher: Batcher[Image, Ranking] = Batcher(
             engine,
@@ -201,9 +202,8 @@ class Service:
         """Start the dispatch loop and the monitor, and warm the engine on a thread of its own."""
         if self._gpu:
             self._gpu.start()
-        loop = asyncio.get_running_loop()
         dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
-        await loop.run_in_executor(self._engine_threads, self.engine.warm_up, dearest_first)
+        await asyncio.get_running_loop().run_in_executor(self._engine_threads, self.engine.warm_up, dearest_first)
         self._tasks = list(map(asyncio.create_task, (self.batcher.run(), self._watch(), self._record(dearest_first))))
         for task, told in zip(self._tasks, ENDED, strict=True):
             task.add_done_callback(partial(_tell_of_end, told))
@@ -228,8 +228,11 @@ class Service:
         self._engine_threads.shutdown()
 
     async def _watch(self) -> None:
+        refused, beside = 0.0, self.engine.device.type == "cpu" and not self.settings.frontends
         while True:
             self.monitor.sample()
+            before, refused = refused, self.metrics.totals().refused
+            give_way(beside and refused == before)  # else clients that come back at once would have almost all refused
             await asyncio.sleep(SAMPLE_EVERY)
 
     async def _record(self, stitches: Sequence[int]) -> None:
@@ -252,8 +255,7 @@ def _tell_of_end(told: str, task: asyncio.Task[None]) -> None:
 
 def build(settings: Settings) -> Service:
     """Table, model, engine and the rest, by the settings. Raises ValueError, saying what to mend, where one is bad."""
-    source = settings.table or folder(settings.family)
-    unmeasured = LookupTable.load(source)
+    unmeasured = LookupTable.load(source := settings.table or folder(settings.family))
     _check_policy(settings, unmeasured)
     _check_tenants(settings, unmeasured)
     _check_weights(unmeasured, settings.checkpoint or shipped(settings.family))
@@ -265,10 +267,10 @@ def build(settings: Settings) -> Service:
     table = table_for(engine, source, settings.cache, settings.max_batch, settings.profile_s)
     log.info("%s on %s, %d stitches", table.family.name, engine.device_slug, len(table.entries))
     log.info("weights in %s: %s", engine.precision.variant.name, engine.precision.reason)
-    preprocessing = table.family.preprocessing
     decoding = choose(
-        settings.decode, engine.device, settings.decode_threads, preprocessing, frontends=settings.frontends
-    )
+        settings.decode, engine.device, settings.decode_threads, table.family.preprocessing,
+        frontends=settings.frontends,
+    )  # fmt: skip
     log.info("JPEGs decoded by %s: %s", decoding.name, decoding.reason)
     return Service(settings, engine, table, decoding=decoding)
 
