@@ -75,13 +75,14 @@ def _meets(costs: Costs, entry: Entry, budget: Budget) -> bool:
 
 
 def _infeasible(costs: Costs, budget: Budget, nearest: Entry) -> str:
-    asked, remedy = ", ".join(budget.terms()), "relax the budget, or ask /classify with on_infeasible=nearest"
+    asked, took = ", ".join(budget.terms()), costs.seconds(nearest.stitch, 1)
+    late = budget.deadline is not None and took > budget.deadline
+    remedy = "allow more time" if late else "relax the budget, or ask /classify with on_infeasible=nearest"
+    described = f"{_describe(nearest)}, {took * 1e3:.3g} ms"
     if budget.stitch is not None:
-        return f"stitch {budget.stitch} does not meet {asked}: it has {_describe(nearest)}; {remedy}"
+        return f"stitch {budget.stitch} does not meet {asked}: it has {described}; {remedy}"
     if budget.min_top1 is not None and nearest.top1 is None:
         return f"no top-1 is known for family {costs.table.family.name!r}; budget by FLOPs or time"
-    took = costs.seconds(nearest.stitch, 1) * 1e3
-    described = f"{_describe(nearest)}, {took:.3g} ms"
     return f"no stitch meets {asked}; stitch {nearest.stitch} comes nearest: {described}; {remedy}"
 
 

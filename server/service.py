@@ -231,7 +231,7 @@ class Service:
         refused, beside = 0.0, self.engine.device.type == "cpu" and not self.settings.frontends
         while True:
             self.monitor.sample()
-            before, refused = refused, self.metrics.totals().refused
+            before, refused = refused, self.metrics.refusals()
             give_way(beside and refused == before)  # else clients that come back at once would have almost all refused
             await asyncio.sleep(SAMPLE_EVERY)
 

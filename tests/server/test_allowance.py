@@ -51,6 +51,8 @@ def test_an_impossible_budget_names_the_nearest_stitch(costs: Costs, text: str, 
     with pytest.raises(Infeasible) as refusal:
         allow(costs, parse([text]))
     assert refusal.value.extra["nearest_stitch"] == nearest
+    remedy = "allow more time" if text.endswith("ms") else "on_infeasible=nearest"
+    assert refusal.value.detail.endswith(remedy)
     assert [e.stitch for e in allow(costs, parse([text]), nearest=True).entries] == [nearest]
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,22 @@ async def until(policy: int) -> None:
             await asyncio.sleep(0)
 
 
+def refusing(service: Service) -> Iterator[Callable[[], object]]:
+    yield partial(service.metrics.refuse, Overloaded("too many images"))
+    yield partial(service.metrics.count_refusal, 503)  # too many connections
+    yield partial(service.metrics.count_request, "/classify", 429, 0.001)
+
+
 def test_the_event_loop_gives_way_while_nobody_is_refused(running: Running, cache: Path) -> None:
     async def scenario() -> int:
         service = Service(settings(cache), running.service.engine, running.service.table)
         await service.start()
         await until(os.SCHED_BATCH)
         decoding = await asyncio.wrap_future(service.decode_pool.submit(os.sched_getscheduler, 0))
-        service.metrics.refuse(Overloaded("too many"))
-        await until(os.SCHED_OTHER)
-        await until(os.SCHED_BATCH)
+        for refuse in refusing(service):
+            refuse()
+            await until(os.SCHED_OTHER)
+            await until(os.SCHED_BATCH)
         await service.stop()
         return decoding
 
