@@ -31,7 +31,7 @@ class Front:
         self._clock, self._since, self._spent = clock, 0.0, 0.0
         self._lanes = lanes
         self.coming = 0
-        """Images that the doorman let pass and whose turn at the gate has not come."""
+        """Images that the doorman let pass and that have not come to the gate."""
         self.inside = 0
         self.seconds = 0.0
         self._reply = self._deviation = 0.0

@@ -52,7 +52,7 @@ def test_the_event_loop_gives_way_while_nobody_is_refused(running: Running, cach
     assert asyncio.run(scenario()) == os.SCHED_OTHER, "threads that decode inherit nothing"
 
 
-def test_behind_front_ends_it_has_a_processor_of_its_own(running: Running, cache: Path) -> None:
+def test_behind_front_ends_it_does_not(running: Running, cache: Path) -> None:
     async def scenario() -> None:
         give_way(True)
         service = Service(settings(cache, frontends=2), running.service.engine, running.service.table)
