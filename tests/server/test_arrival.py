@@ -39,9 +39,25 @@ def test_bytes_that_wait_grow_old_until_others_come() -> None:
             client.sendall(b"another one")
             connection.recv(100)
             assert waited(connection) < age
-            while not 0 < waited(connection) <= ROUGH:
-                pass
-            assert waited(connection, alone=True) == 0.0 or waited(connection) > ROUGH, "a step may be chance"
+
+
+class Told:
+    """A connection of which the kernel tells so many milliseconds."""
+
+    def __init__(self, milliseconds: int) -> None:
+        self.milliseconds = milliseconds
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
+        return self.milliseconds.to_bytes(4, sys.byteorder).rjust(size, b"\0")
+
+
+@linux
+def test_of_somebody_who_is_alone_one_step_of_the_clock_is_chance() -> None:
+    step = int(ROUGH * 1e3)
+    assert waited(Told(step)) == step / 1e3
+    assert waited(Told(step), alone=True) == 0.0
+    assert waited(Told(step + 1), alone=True) == waited(Told(step + 1)) == (step + 1) / 1e3
 
 
 def test_what_is_no_tcp_connection_says_nothing() -> None:
