@@ -38,7 +38,7 @@ from server.frontend import AHEAD
 from server.incoming import Incoming
 from server.pixels import from_pixels
 from server.reading import elsewhere
-from server.refused import Doorman, Header
+from server.refused import Doorman, Header, Refused
 from server.service import Service
 from server.shared import Shared
 from server.stages import Stages
@@ -162,8 +162,10 @@ class Attached:
         if scope["method"] == "POST" and not asks:
             url = b"?".join([scope["raw_path"], scope["query_string"]])
             if refused := self._doorman(url, scope["headers"], time.monotonic() - came):
-                self._start(number, refused.status, refused.whole_headers)
-                self._data(number, False, refused.body)
+                if refused.held:
+                    asyncio.get_running_loop().call_later(refused.held, self._refuse, number, refused)
+                else:
+                    self._refuse(number, refused)
                 return
         incoming = self.open[number] = Incoming(self, number, AHEAD if asks else 0)
         if held != TO_COME:
@@ -193,6 +195,10 @@ class Attached:
             del self.open[number]
             if not ended:
                 self.channel.send(Kind.CUT, number)
+
+    def _refuse(self, number: int, refused: Refused) -> None:
+        self._start(number, refused.status, refused.whole_headers)
+        self._data(number, False, refused.body)
 
     def _start(self, number: int, status: int, headers: Iterable[Header]) -> None:
         head = joined(part for header in headers for part in header)

@@ -90,6 +90,8 @@ class Connection(HttpToolsProtocol):
         self._answered = False
         while data:
             data = self._parse(data)
+        if self._outlet.holding:
+            self.flow.pause_reading()
         if not self._leaving and (self._in_head or not self._answering()):
             self._expect_head()
 
@@ -182,7 +184,7 @@ class Connection(HttpToolsProtocol):
         refused = self._doorman(self.url, self.headers, waiting)
         self._skipping = self._answered = refused is not None
         if refused:
-            self._outlet.write(refused.rendered(self.server_state.default_headers))
+            self._outlet.hold(refused.rendered(self.server_state.default_headers), refused.held)
         return self._skipping
 
     def on_chunk_header(self) -> None:
@@ -208,6 +210,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server stops: what was asked is answered, and so is what is on its way, since a reset may meet it."""
+        self._outlet.release()
         if self._answering():
             super().shutdown()
         elif not self._leaving and not self._stopping:

@@ -120,12 +120,6 @@ class Metrics:
         """Count images that were refused for load."""
         self.refused_images.labels(error.reason, error.stage).inc(images)
 
-    def refusals(self) -> float:
-        """Images and requests refused so far for load or rate, connections included; what is both counts twice."""
-        refused = _samples(self.requests, "_total")
-        requests = sum(sample.value for sample in refused if sample.labels["status"] in {"429", "503"})
-        return requests + self.totals().refused
-
     def totals(self) -> Totals:
         """What has come of all images so far."""
         met = {sample.labels["met"]: sample.value for sample in _samples(self.deadlines, "_total")}

@@ -1,5 +1,6 @@
 """What a response sees of its connection's transport: where it writes."""
 
+import asyncio
 import weakref
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,36 @@ class Outlet:
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = weakref.ref(connection)  # a circle of references would keep what has ended
-        self._waiting = b""
+        self._waiting = self._held = b""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def holding(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
+    def hold(self, data: bytes, seconds: float) -> None:
+        """Send it so many seconds from now, or as soon as anything else is to be sent."""
+        connection = self._connection()
+        if not seconds:
+            self.write(data)
+        elif connection:
+            self.release()
+            self._held, self._timer = data, connection.loop.call_later(seconds, self.release)
+
+    def release(self) -> None:
+        """Send what is held back, and read on."""
+        held, connection = self._held, self._connection()
+        self._held = b""
+        if self._timer:
+            self._timer.cancel()
+        if held and connection and not connection.is_closing():
+            connection.transport.write(held)
+            connection.flow.resume_reading()
 
     def write(self, data: bytes) -> None:
         """Send to the client, where it still listens."""
+        self.release()
         connection = self._connection()
         if self._waiting:
             self._send(self._waiting, data)

@@ -46,6 +46,14 @@ class Bucket:
             )
         self._tokens -= 1
 
+    def wait(self, most: float) -> float:
+        """Seconds until the token that this takes; where they are more than `most`, that, and none is taken."""
+        wait = max(0.0, 1 - self._refill()) / self.rate.per_second
+        if wait >= most:
+            return most
+        self._tokens -= 1
+        return wait
+
     def owe(self, count: int) -> None:
         """Pay for so much more, now or, where there are too few tokens, out of those to come."""
         self._tokens = self._refill() - count

@@ -9,11 +9,12 @@ Header = tuple[bytes, bytes]
 
 
 class Refused(NamedTuple):
-    """An answer whose body is a problem as RFC 9457 has it, in JSON."""
+    """An answer whose body is a problem as RFC 9457 has it, in JSON; to be `held` back for so many seconds."""
 
     status: int
     headers: Sequence[Header]
     body: bytes
+    held: float = 0.0
 
     @property
     def whole_headers(self) -> Sequence[Header]:
@@ -28,4 +29,4 @@ class Refused(NamedTuple):
 
 
 Doorman = Callable[[bytes, Sequence[Header], float], Refused | None]
-"""Told a URL, a head, and for how many seconds they have waited: how to refuse them at once; None where they pass."""
+"""Told a URL, a head, and for how many seconds they have waited: how to refuse them; None where they pass."""

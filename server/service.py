@@ -204,6 +204,8 @@ class Service:
             self._gpu.start()
         dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
         await asyncio.get_running_loop().run_in_executor(self._engine_threads, self.engine.warm_up, dearest_first)
+        if self.engine.device.type == "cpu" and not self.settings.frontends:
+            give_way(True)
         self._tasks = list(map(asyncio.create_task, (self.batcher.run(), self._watch(), self._record(dearest_first))))
         for task, told in zip(self._tasks, ENDED, strict=True):
             task.add_done_callback(partial(_tell_of_end, told))
@@ -228,11 +230,8 @@ class Service:
         self._engine_threads.shutdown()
 
     async def _watch(self) -> None:
-        refused, beside = 0.0, self.engine.device.type == "cpu" and not self.settings.frontends
         while True:
             self.monitor.sample()
-            before, refused = refused, self.metrics.refusals()
-            give_way(beside and refused == before)  # else clients that come back at once would have almost all refused
             await asyncio.sleep(SAMPLE_EVERY)
 
     async def _record(self, stitches: Sequence[int]) -> None:

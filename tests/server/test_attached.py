@@ -58,6 +58,19 @@ def test_whom_the_doorman_refuses_is_answered_without_the_application(
     assert 1.0 <= waiting < 60
 
 
+def test_a_refusal_may_be_held_back(attach: Callable[..., tuple[Attached, Told]]) -> None:
+    async def scenario() -> list[tuple[Kind, int]]:
+        front, told = attach(FastAPI(), doorman=lambda *_: Refused(503, [], b"{}", held=1e-6))
+        front.take(Kind.OPEN, 4, head())
+        assert told.frames == []
+        async with asyncio.timeout(60):
+            while not told.frames:
+                await asyncio.sleep(0)
+        return told.frames
+
+    assert asyncio.run(scenario()) == [(Kind.START, 4), (Kind.DATA, 4)]
+
+
 @pytest.mark.parametrize("told", [{"method": "GET"}, {"asks": True}])
 def test_the_doorman_is_not_asked_of_others(attach: Callable[..., tuple[Attached, Told]], told: dict[str, Any]) -> None:
     def doorman(*_: Any) -> Refused:

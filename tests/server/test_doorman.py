@@ -3,8 +3,10 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -20,7 +22,7 @@ from server.bounds import MOST_SKIPPED
 from server.budget import Budget
 from server.connection import Connection
 from server.controller import Controller
-from server.doorman import doorman
+from server.doorman import AT_ONCE, MOST_HELD, doorman
 from server.refused import Refused
 from server.service import Service
 
@@ -117,6 +119,49 @@ def test_a_client_that_does_not_take_its_answers_gets_no_more_of_them() -> None:
     asyncio.run(scenario())
 
 
+class Heard(Wire):
+    """Notes whether the client is read, too."""
+
+    reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+@pytest.mark.parametrize("go_on", ["stop", "ask"])
+def test_a_refusal_that_is_held_back_comes_first_and_is_not_lost(go_on: str) -> None:
+    async def scenario() -> None:
+        async def app(scope: object, receive: object, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+
+        def refuse(*_: object) -> Refused:
+            return Refused(503, [], b"{}", held=3600)
+
+        config = uvicorn.Config(app, interface="asgi3", log_config=None, lifespan="off")
+        config.load()
+        connection, wire = Connection(config, ServerState(), {}, most=9, patience=60, doorman=refuse), Heard()
+        connection.connection_made(wire)
+        whole = post(b"body")
+        connection.data_received(whole[:-2])
+        assert (wire.written, wire.reading) == (b"", False)
+        if go_on == "stop":
+            connection.shutdown()
+            assert wire.written.startswith(b"HTTP/1.1 503 ")
+        else:
+            connection.data_received(whole[-2:] + LIVE)
+            await asyncio.gather(*connection.tasks)
+            await asyncio.sleep(0)
+            assert [part[:3] for part in wire.written.split(b"HTTP/1.1 ")] == [b"", b"503", b"200"]
+        assert wire.reading
+        connection.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
 def test_a_body_may_come_after_its_refusal(besieged: Stage, client: socket.socket) -> None:
     whole = post(b"x" * 1000)
     client.sendall(whole[:-900])
@@ -151,9 +196,9 @@ def test_another_path_passes(client: socket.socket, sample: bytes) -> None:
     assert answer(client)[0] == 404
 
 
-def lonely(cache: Path, running: Running, **changes: object) -> Service:
+def lonely(cache: Path, running: Running, clock: Callable[[], float] = time.monotonic, **changes: object) -> Service:
     """A service that does not run, and has refused somebody."""
-    service = Service(settings(cache, **changes), running.service.engine, running.service.table)
+    service = Service(settings(cache, **changes), running.service.engine, running.service.table, clock)
     service.controller.turn_away()
     return service
 
@@ -167,6 +212,27 @@ def test_while_nobody_is_refused_nobody_is_looked_at(cache: Path, running: Runni
     assert (refused.status, dict(refused.headers)[b"x-request-id"]) == (503, b"mine")
     service.controller = Controller(service.table, max_batch=8, slo=60)
     assert refuse(b"/classify", HEAD, 0.0) is None
+
+
+def test_beyond_so_many_refusals_are_held_back_but_not_beyond_their_deadlines(cache: Path, running: Running) -> None:
+    service = lonely(cache, running, lambda: 1000.0, max_queue=1)
+    service.limiter.enter(service.controller.allow(Budget()))
+    refuse, every = doorman(application(service)), []
+
+    def held(query: bytes = b"", waited: float = 0.0) -> float:
+        refused = refuse(b"/classify" + query, HEAD, waited)
+        assert refused
+        every.append(refused.held)
+        return refused.held
+
+    burst = int(AT_ONCE.burst)
+    assert [held() for _ in range(burst)] == [0.0] * burst
+    assert [held() for _ in range(3)] == pytest.approx([each / AT_ONCE.per_second for each in (1, 2, 3)])
+    assert max(held() for _ in range(5000)) == MOST_HELD
+    assert held(b"?deadline_ms=300", waited=0.1) == pytest.approx(0.2)
+    assert held(b"?deadline_ms=300", waited=0.4) == 0.0, "whose time is over is told so"
+    told = service.metrics.registry.get_sample_value("stitchserve_request_seconds_sum", {"route": "/classify"})
+    assert told == pytest.approx(sum(every)), "an answer is not there before it is sent"
 
 
 def test_who_waited_too_long_to_be_heard_is_told_so(cache: Path, running: Running) -> None:
@@ -185,7 +251,7 @@ def test_those_who_come_in_one_moment_are_not_all_let_in(cache: Path, running: R
 
 @pytest.mark.parametrize("seen", [{"access_log": True}, {"cors_origin": ["https://shop.example"]}])
 def test_nobody_stands_there_where_others_are_to_see_every_request(
-    cache: Path, running: Running, seen: dict[str, object]
+    cache: Path, running: Running, seen: dict[str, Any]
 ) -> None:
     service = lonely(cache, running, max_queue=1, **seen)
     service.limiter.enter(service.controller.allow(Budget()))

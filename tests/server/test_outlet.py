@@ -10,11 +10,23 @@ from server.connection import Connection
 from server.outlet import Outlet
 
 
+class Flow:
+    """Notes whether the client is heard."""
+
+    reading = True
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
 class Transport:
     """Notes what leaves together."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
         self.sent.append(b"".join(pieces))
@@ -25,7 +37,7 @@ class Open:
 
     def __init__(self) -> None:
         self.loop, self.transport = asyncio.get_running_loop(), Transport()
-        self.closing = False
+        self.flow, self.closing = Flow(), False
 
     def is_closing(self) -> bool:
         return self.closing
@@ -66,6 +78,37 @@ def test_what_is_written_in_one_turn_is_not_kept_for_another() -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_held_back_leaves_before_anything_else() -> None:
+    async def scenario() -> None:
+        connection = Open()
+        outlet = Outlet(cast(Connection, connection))
+        outlet.hold(b"one", 3600)
+        connection.flow.reading = False
+        outlet.hold(b"two", 3600)
+        assert (outlet.holding, connection.transport.sent) == (True, [b"one"])
+        outlet.write(b"head")
+        assert (outlet.holding, connection.flow.reading) == (False, True)
+        outlet.write(b"body")
+        assert connection.transport.sent == [b"one", b"two", b"headbody"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-6])
+def test_what_is_held_back_leaves_in_its_time(seconds: float) -> None:
+    async def scenario() -> None:
+        connection = Open()
+        outlet = Outlet(cast(Connection, connection))
+        outlet.hold(b"refusal", seconds)
+        assert outlet.holding == (seconds > 0)
+        async with asyncio.timeout(60):
+            while not connection.transport.sent:
+                await asyncio.sleep(0)
+        assert (outlet.holding, connection.transport.sent) == (False, [b"refusal"])
+
+    asyncio.run(scenario())
+
+
 def test_nothing_is_sent_to_a_client_that_is_sent_away() -> None:
     async def scenario() -> None:
         connection = Open()
@@ -73,6 +116,8 @@ def test_nothing_is_sent_to_a_client_that_is_sent_away() -> None:
         outlet.write(b"head")
         connection.closing = True
         outlet.flush()
+        outlet.hold(b"refusal", 3600)
+        outlet.release()
         await asyncio.sleep(0)
         assert connection.transport.sent == []
 

@@ -58,6 +58,16 @@ def test_a_form_of_images_is_paid_for_also_on_credit() -> None:
     assert spend(bucket) == 1
 
 
+def test_tokens_are_waited_for_in_turn_and_not_longer_than_one_may() -> None:
+    clock = Clock()
+    bucket = Bucket(Rate(4, 2), clock)
+    assert [bucket.wait(1.0) for _ in range(4)] == [0.0, 0.0, 0.25, 0.5]
+    assert [bucket.wait(0.6), bucket.wait(0.0)] == [0.6, 0.0], "who may not wait so long takes no token"
+    assert bucket.wait(1.0) == 0.75
+    clock.now += 3600
+    assert spend(bucket) == 2
+
+
 def test_every_tenant_and_every_address_has_its_own() -> None:
     rates = Rates(Rate(1, 1), Clock())
     assert rates.of_tenant("shop", None) is None
