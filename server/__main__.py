@@ -12,7 +12,10 @@ def main() -> None:
     if serving:
         # The first process of a container ignores SIGTERM until it is handled, which the server does once it listens.
         signal.signal(signal.SIGTERM, _leave)
-    resolve_name("server.cli:main")()  # by name: its imports take a good part of a second
+    try:
+        resolve_name("server.cli:main")()  # by name: its imports take a good part of a second
+    except KeyboardInterrupt:
+        sys.exit(130)
     if serving:
         sys.stdout.flush()
         _leave()

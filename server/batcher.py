@@ -183,7 +183,7 @@ class Batcher(Generic[Image, Result]):
         now = self._clock()
         for request in self.queue.take_late(now):
             waited = (now - request.submitted) * 1e3
-            detail = f"the deadline passed after {waited:.0f} ms in the queue"
+            detail = f"the deadline passed after {waited:.3f} ms in the queue"
             request.refuse(DeadlinePassed(detail, queue_ms=round(waited, 3)))
 
     async def _run_batch(self) -> None:

@@ -77,8 +77,6 @@ def main(argv: list[str] | None = None) -> None:
         if module not in OPTIONAL:
             raise
         _refuse(f"{module} is not installed: pip install 'stitchserve[{OPTIONAL[module]}]'")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _command(name: str) -> type[BaseModel]:

@@ -118,6 +118,12 @@ def test_serve_heeds_sigterm_before_it_has_loaded(command: str, code: int) -> No
     assert enter(command, "os.kill(os.getpid(), signal.SIGTERM)").returncode == code
 
 
+@pytest.mark.parametrize("command", ["serve", "train"])
+def test_ctrl_c_before_it_has_loaded_ends_it_without_a_traceback(command: str) -> None:
+    done = enter(command, "os.kill(os.getpid(), signal.SIGINT)")
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.parametrize(("command", "said"), [("serve", "done\n"), ("train", "done\ntorn down\n")])
 def test_serve_leaves_without_tearing_the_process_down(command: str, said: str) -> None:
     done = enter(command, "print('done')")
