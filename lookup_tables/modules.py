@@ -34,11 +34,15 @@ def segments(route: str) -> tuple[Segment, ...]:
 
 @dataclass(frozen=True)
 class Module:
-    """One module: the step's name, its class (`kind`), and for a stitching layer where it `joins`, as `join` has it."""
+    """One module: the step's name, its class (`kind`), and for a stitching layer where it `joins`, as `join` has it.
+
+    `flops` for one image, where they are known.
+    """
 
     step: str
     kind: str
     joins: tuple[str, ...] = ()
+    flops: int | None = None
 
 
 def join(front: str, stop: int, end: str, start: int) -> str:

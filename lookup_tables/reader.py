@@ -233,7 +233,7 @@ def _module(row: Row) -> Module:
     for place in joins:
         if not _JOIN.fullmatch(place):
             raise row.fault(f"joins {place[:80]!r} does not read like anchor[:4]>anchor[4:]")
-    return Module(step, kind, tuple(joins))
+    return Module(step, kind, tuple(joins), row.integer("flops", least=0) if row.cells.get("flops") else None)
 
 
 def _measurement(row: Row, stitches: frozenset[int]) -> Measurement:

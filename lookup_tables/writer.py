@@ -46,8 +46,8 @@ def write_stitches(folder: Path, entries: Iterable[Entry]) -> Path:
 
 def write_modules(folder: Path, composition: Composition) -> Path:
     """Writes modules.csv in the composition's order and returns its path."""
-    rows = [(module.step, module.kind, " ".join(module.joins)) for module in composition.modules]
-    return write_whole(folder / "modules.csv", _csv(MODULE_COLUMNS, rows))
+    rows = [(m.step, m.kind, " ".join(m.joins), "" if m.flops is None else m.flops) for m in composition.modules]
+    return write_whole(folder / "modules.csv", _csv((*MODULE_COLUMNS, "flops"), rows))
 
 
 def write_latency(folder: Path, latency: Latency) -> Path:

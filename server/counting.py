@@ -9,6 +9,7 @@ from lookup_tables.records import Checkpoint, Entry, Family, FlopsSource, Prepro
 from lookup_tables.writer import write_family, write_labels, write_modules, write_stitches
 from stitching.flops import flops, params
 from stitching.model import SNNet
+from stitching.step_flops import step_flops
 
 
 def measured_on(images: int, split: str, data: str) -> Top1Source:
@@ -18,7 +19,7 @@ def measured_on(images: int, split: str, data: str) -> Top1Source:
 
 
 def composition(model: SNNet) -> Composition:
-    """The modules that the model's stitches pass, in the order the first stitches meet them."""
+    """The modules that the model's stitches pass, in the order the first stitches meet them, with their FLOPs."""
     names = model.family.anchor_names
     kinds: dict[str, str] = {}
     joins: dict[str, dict[str, None]] = {}
@@ -27,7 +28,10 @@ def composition(model: SNNet) -> Composition:
         for at, (layer, *_) in zip(stitch.joins(), model.segments(stitch)[1:], strict=True):
             place = join(names[at.front], at.stop, names[at.end], at.start)
             joins.setdefault(layer.name, {})[place] = None
-    return Composition(tuple(Module(step, kind, tuple(joins.get(step, ()))) for step, kind in kinds.items()))
+    costs = step_flops(model.family)
+    return Composition(
+        tuple(Module(step, kind, tuple(joins.get(step, ())), costs[step]) for step, kind in kinds.items())
+    )
 
 
 def write_table(

@@ -42,7 +42,7 @@ def test_other_families_are_drawn_too(site: Running, browser: Browser, family: s
     shown = listed(table, frontier_only=False, device="made-up").model_dump()
     for stitch in shown["stitches"]:
         stitch["latency_ms"] = stitch["flops"] / 1e9
-    parts = anatomy.listed(unfilled(FAMILIES[family]), table, {}).model_dump()
+    parts = anatomy.listed(unfilled(FAMILIES[family]), table).model_dump()
     with at_size(browser, site.url, "phone") as context, looking(context) as page:
         page.route("**/stitches", lambda route: route.fulfill(json=shown))
         page.route("**/anchors", lambda route: route.fulfill(json=parts))

@@ -1,6 +1,7 @@
 """Every fault of a file from outside is refused with file, line, reason and remedy."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,10 +101,11 @@ def edit(file: Path, old: str, new: str) -> None:
         ("modules.csv", "a.stem,a.stem,", "a.stem,\x1b[2J,", "line 2: module '\\x1b[2J' is not a name"),
         ("modules.csv", "a.stem,a.stem,", "a.stem,a.stem,a>b", "line 2: joins 'a>b' does not read like"),
         ("modules.csv", "a.blocks.1,a.block", "a.blocks.0,a.block", "a.blocks.0 appears twice"),
+        ("modules.csv", ",,100", ",,1e2", "line 2: flops '1e2' is not an integer of at least 0"),
         ("modules.csv", "a[:2]>b[1:]", "a[:1]>b[1:]", "a[:1]>b[1:] appears twice"),
-        ("modules.csv", "b.head,b.head,\n", "", "no b.head, which stitch 1 passes"),
+        ("modules.csv", "b.head,b.head,,107\n", "", "no b.head, which stitch 1 passes"),
         ("modules.csv", "b.blocks.1", "b.blocks.2", "no b.blocks.1, which stitch 1 passes"),
-        ("modules.csv", "a.blocks.1,a.block,\n", "", "no a.blocks.1, which stitch 0 passes"),
+        ("modules.csv", "a.blocks.1,a.block,,102\n", "", "no a.blocks.1, which stitch 0 passes"),
         ("modules.csv", ",a[:2]>b[1:]", ",", "no a[:2]>b[1:], which stitch 4 passes"),
         ("labels.txt", "one\n", "\n", "line 1: a label must be printable and not empty"),
         ("labels.txt", "one\n", "o\x1b[2Jne\n", "line 1: a label must be printable and not empty"),
@@ -134,6 +136,17 @@ def test_a_fault_is_told(table: Path, file: str, old: str, new: str, reason: str
     assert message.startswith(f"{table / file}{separator}{reason}")
     assert REMEDY[file] in message.rpartition("; ")[2]
     assert len(message) < 500 + len(str(table))
+
+
+def test_flops_of_modules_may_be_unknown(table: Path) -> None:
+    whole = LookupTable.load(table).modules
+    assert whole
+    assert [module.flops for module in whole.modules] == [*range(100, 111), None]
+    file = table / "modules.csv"
+    file.write_text("".join(line.rpartition(",")[0] + "\n" for line in file.read_text().splitlines()))
+    without = LookupTable.load(table).modules
+    assert without
+    assert without.modules == tuple(replace(module, flops=None) for module in whole.modules)
 
 
 def test_launching_is_of_no_use_where_the_modules_are_not_known(table: Path) -> None:

@@ -48,6 +48,13 @@ of_modules = st.fixed_dictionaries(
 )
 names = st.text("abAB01_.-", min_size=1).filter(lambda name: name[0] not in "_.-")
 places = st.builds("{}[:{}]>{}[{}:]".format, names, st.integers(0, 99), names, st.integers(0, 99))
+modules_drawn = st.builds(
+    Module,
+    names,
+    names,
+    st.lists(places, max_size=3, unique=True).map(tuple),
+    st.none() | st.integers(0, 10**15 - 1),
+)
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1)
 details = st.dictionaries(words.filter(lambda w: ":" not in w and w not in ("schema", "device")), words)
 
@@ -90,7 +97,7 @@ def test_latency_of_modules_reads_back_equal(
     assert read_latency(path, frozenset({0, 1, 4}), frozenset(of_each)) == latency
 
 
-@given(st.lists(st.builds(Module, names, names, st.lists(places, max_size=3, unique=True).map(tuple)), max_size=9))
+@given(st.lists(modules_drawn, max_size=9))
 @settings(deadline=None, max_examples=50)
 def test_modules_read_back_equal(tmp_path_factory: pytest.TempPathFactory, drawn: list[Module]) -> None:
     taken: set[str] = set()

@@ -1,19 +1,15 @@
 """What stitches are made of, as the server tells it."""
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
-from threading import Barrier, BrokenBarrierError
 
 import httpx
 import pytest
 
 from lookup_tables.modules import segments
 from lookup_tables.table import LookupTable, folder
-from server import anatomy as anatomies
 from server.anatomy import listed
-from stitching import step_flops
-from stitching.families import FAMILIES, Family
+from stitching.families import FAMILIES
 from stitching.unfilled import unfilled
 
 
@@ -37,7 +33,9 @@ def test_the_parts_of_a_stitch_add_up_to_its_cost(client: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["resnet18_50", "levit_192_256"])
 def test_every_family_has_its_parts_without_costs_that_are_not_known(name: str) -> None:
     table = LookupTable.load(folder(name))
-    anatomy = listed(unfilled(FAMILIES[name]), table, {})
+    assert table.modules
+    assert listed(unfilled(FAMILIES[name]), table).anchors[0].blocks[0].flops == table.modules.modules[1].flops
+    anatomy = listed(unfilled(FAMILIES[name]), replace(table, modules=None))
     assert [anchor.name for anchor in anatomy.anchors] == list(table.family.anchors)
     blocks = [block for anchor in anatomy.anchors for block in anchor.blocks]
     assert {(block.flops, block.latency_ms) for block in blocks} == {(None, None)}
@@ -51,20 +49,3 @@ def test_every_family_has_its_parts_without_costs_that_are_not_known(name: str) 
 
 def test_it_takes_no_query(client: httpx.Client) -> None:
     assert client.get("/anchors?family=digits").status_code == 422
-
-
-def test_who_ask_at_once_have_them_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    two, asked = Barrier(2), []
-
-    def count(family: Family) -> Mapping[str, int]:
-        asked.append(family)
-        with pytest.raises(BrokenBarrierError):
-            two.wait(0.5)
-        return {"a": 1}
-
-    monkeypatch.setattr(step_flops, "step_flops", count)
-    named = anatomies._Named(FAMILIES["resnet18_50"])
-    with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(anatomies._counted, [named, named])) == [{"a": 1}] * 2
-    assert len(asked) == 1
-    anatomies._step_flops.cache_clear()
