@@ -35,6 +35,8 @@ class Asked(NamedTuple):
 
 
 ARRIVED = "arrived"
+DUE = "due"
+"""In the scope's state: when the request is due, by the service's clock."""
 ImageAsked = tuple[bytes, Asked]
 
 

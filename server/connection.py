@@ -74,6 +74,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was sent away."""
         super().connection_lost(exc)
+        self._outlet.release()
         _stop(self._head_timer)
         _stop(self._write_timer)
         for tell in tuple(self._left):
@@ -90,8 +91,6 @@ class Connection(HttpToolsProtocol):
         self._answered = False
         while data:
             data = self._parse(data)
-        if self._outlet.holding:
-            self.flow.pause_reading()
         if not self._leaving and (self._in_head or not self._answering()):
             self._expect_head()
 
@@ -128,6 +127,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The parser has met a request."""
         super().on_message_begin()
+        self._unset_keepalive_if_required()  # it may have come with one that was refused
         self._in_head = True
         self._head = self._chunks = self._body = 0
 
@@ -252,6 +252,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             self._refuse(*bounds.SLOW_HEAD)
         else:
+            self._outlet.release()
             self.transport.close()
 
     def _fail(self, refusal: bounds.Refusal) -> NoReturn:

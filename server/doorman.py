@@ -3,7 +3,7 @@
 On its way through the application a refusal takes two or three times as long, and that is the engine's time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -15,15 +15,9 @@ from server.app import Accounting
 from server.errors import DeadlinePassed, Overloaded, ServeError
 from server.gate import CLASSIFY
 from server.parameters import Query
-from server.rates import Bucket, Rate
 from server.refused import Doorman, Header, Refused
 from server.service import Service
 from server.tenants import key_in
-
-AT_ONCE = Rate(per_second=1000, burst=16)
-"""So many are refused at once: clients that come back as soon as they are would leave no time to answer any
-(benchmarks/served)."""
-MOST_HELD = 1.0  # seconds for which others are held back, and not beyond their deadlines
 
 
 def doorman(app: FastAPI) -> Doorman:
@@ -32,24 +26,22 @@ def doorman(app: FastAPI) -> Doorman:
     outermost: object = app.user_middleware[0].cls  # CORS and traces would be further out
     if outermost is not Accounting or service.settings.access_log:
         return lambda *_: None
-    path, hold = CLASSIFY.path.encode(), Bucket(AT_ONCE, service.clock).wait
+    path = CLASSIFY.path.encode()
 
     def refuse(url: bytes, headers: Sequence[Header], waiting: float) -> Refused | None:
         where, _, query = url.partition(b"?")
         if where != path:
             return None
-        refused = _refused(service, hold, query, headers, waiting) if service.controller.turning_away else None
+        refused = _refused(service, query, headers, waiting) if service.controller.turning_away else None
         service.front.coming += refused is None
         return refused
 
     return refuse
 
 
-def _refused(
-    service: Service, hold: Callable[[float], float], query: bytes, headers: Sequence[Header], waiting: float
-) -> Refused | None:
+def _refused(service: Service, query: bytes, headers: Sequence[Header], waiting: float) -> Refused | None:
     """What the route says of the load alone; whatever else there is to say of a request is the route's."""
-    now, slack = service.clock(), 0.0
+    now = due = service.clock()
     said = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
     try:
         wanted = Query.of(query)
@@ -59,11 +51,11 @@ def _refused(
         request_id = logs.named(said.get("x-request-id", ""))
         budget, top_k = wanted.asks, wanted.top_k
         ask = asked(service, budget, top_k, now - waiting, request_id, tenant=tenant, nearest=wanted.nearest)
-        slack = ask.stages.deadline - now
+        due = ask.stages.deadline
         ask.stages.end("receive")
-        service.check(ask.allowed, slack, tenant, behind=service.front.coming)
+        service.check(ask.allowed, due - now, tenant, behind=service.front.coming)
     except (DeadlinePassed, Overloaded) as error:
-        held = hold(min(max(0.0, slack), MOST_HELD))
+        held = service.front.held(due)
         service.metrics.refuse(error)
         service.metrics.count_request(CLASSIFY.path, error.status, service.clock() - now + held)
         told = [(b"x-request-id", request_id.encode())]

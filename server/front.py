@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Self
 
 from server.errors import DeadlinePassed
+from server.rates import Bucket, Rate
 
 WEIGHT = 0.05
 DEVIATIONS = 1.0
@@ -13,6 +14,11 @@ UNSEEN, MOST_UNSEEN = 0.1, 0.02
 """Part of a deadline, and seconds, left for what is not seen here: the way to the client and back."""
 MOST_AFTER = 0.8
 """Part of the time to a deadline that is left at most; else, after a stall, nobody would be answered to tell better."""
+
+AT_ONCE = Rate(per_second=1000, burst=16)
+"""So many refusals leave at once: clients that come back as soon as they are refused would leave no time to answer any
+(benchmarks/served)."""
+MOST_HELD = 1.0  # seconds for which others are held back at most
 
 
 def unseen(slack: float) -> float:
@@ -35,6 +41,7 @@ class Front:
         self.inside = 0
         self.seconds = 0.0
         self._reply = self._deviation = 0.0
+        self._refusals = Bucket(AT_ONCE, clock)
 
     @property
     def wait(self) -> float:
@@ -49,6 +56,11 @@ class Front:
     def after(self, slack: float) -> float:
         """Seconds that a client, whose deadline is `slack` away, waits for its answer from the end of the batch on."""
         return min(unseen(slack) + self.reply, MOST_AFTER * slack)
+
+    def held(self, due: float) -> float:
+        """Seconds for which the refusal of a request, `due` then by the clock, is held back: it comes in time."""
+        slack = max(0.0, due - self._clock())
+        return self._refusals.wait(min(slack - unseen(slack), MOST_HELD))
 
     def passing(self) -> Self:
         """For a `with` block: an image is on its way inside it."""

@@ -19,11 +19,6 @@ class Outlet:
         self._waiting = self._held = b""
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def holding(self) -> bool:
-        """Whether something is held back."""
-        return bool(self._held)
-
     def hold(self, data: bytes, seconds: float) -> None:
         """Send it so many seconds from now, or as soon as anything else is to be sent."""
         connection = self._connection()
@@ -31,17 +26,17 @@ class Outlet:
             self.write(data)
         elif connection:
             self.release()
+            self.flush()
             self._held, self._timer = data, connection.loop.call_later(seconds, self.release)
 
     def release(self) -> None:
-        """Send what is held back, and read on."""
+        """Send what is held back, where the client still listens."""
         held, connection = self._held, self._connection()
         self._held = b""
         if self._timer:
             self._timer.cancel()
         if held and connection and not connection.is_closing():
             connection.transport.write(held)
-            connection.flow.resume_reading()
 
     def write(self, data: bytes) -> None:
         """Send to the client, where it still listens."""

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from server import budget as budgets
 from server.answering import (
+    DUE,
     ImageAsked,
     RefusalsCounted,
     admitted,
@@ -95,6 +96,7 @@ async def classify(request: Request) -> Response:
     arrived = arrival(serving, state)
     refuse_if_stopping(serving)
     ask = asked(serving, budget, query.top_k, arrived, state["request_id"], tenant=tenant, nearest=query.nearest)
+    state[DUE] = ask.stages.deadline
     waits = _may_wait(request)
     with RefusalsCounted(serving), serving.bodies.hold() as body:
         ask.stages.end("receive")

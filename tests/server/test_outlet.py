@@ -10,15 +10,6 @@ from server.connection import Connection
 from server.outlet import Outlet
 
 
-class Flow:
-    """Notes whether the client is heard."""
-
-    reading = True
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-
 class Transport:
     """Notes what leaves together."""
 
@@ -37,7 +28,7 @@ class Open:
 
     def __init__(self) -> None:
         self.loop, self.transport = asyncio.get_running_loop(), Transport()
-        self.flow, self.closing = Flow(), False
+        self.closing = False
 
     def is_closing(self) -> bool:
         return self.closing
@@ -78,18 +69,18 @@ def test_what_is_written_in_one_turn_is_not_kept_for_another() -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_held_back_leaves_before_anything_else() -> None:
+def test_what_is_held_back_keeps_its_place() -> None:
     async def scenario() -> None:
         connection = Open()
         outlet = Outlet(cast(Connection, connection))
+        outlet.write(b"zero")
         outlet.hold(b"one", 3600)
-        connection.flow.reading = False
         outlet.hold(b"two", 3600)
-        assert (outlet.holding, connection.transport.sent) == (True, [b"one"])
+        await asyncio.sleep(0)
+        assert connection.transport.sent == [b"zero", b"one"]
         outlet.write(b"head")
-        assert (outlet.holding, connection.flow.reading) == (False, True)
         outlet.write(b"body")
-        assert connection.transport.sent == [b"one", b"two", b"headbody"]
+        assert connection.transport.sent == [b"zero", b"one", b"two", b"headbody"]
 
     asyncio.run(scenario())
 
@@ -100,11 +91,11 @@ def test_what_is_held_back_leaves_in_its_time(seconds: float) -> None:
         connection = Open()
         outlet = Outlet(cast(Connection, connection))
         outlet.hold(b"refusal", seconds)
-        assert outlet.holding == (seconds > 0)
+        assert connection.transport.sent == []
         async with asyncio.timeout(60):
             while not connection.transport.sent:
                 await asyncio.sleep(0)
-        assert (outlet.holding, connection.transport.sent) == (False, [b"refusal"])
+        assert connection.transport.sent == [b"refusal"]
 
     asyncio.run(scenario())
 
