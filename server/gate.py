@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.answering import DUE
-from server.errors import DeadlinePassed, Overloaded, ServeError
+from server.errors import DeadlinePassed, Overloaded, RateLimited, ServeError
 from server.front import Front
 
 
@@ -75,7 +75,8 @@ class Gate:
         try:
             response = await self._classify(request)
         except (ServeError, RequestValidationError) as error:
-            if isinstance(error, (DeadlinePassed, Overloaded)):
+            if isinstance(error, (DeadlinePassed, Overloaded, RateLimited)):
+                error.__traceback__ = None  # which knows the body
                 await asyncio.sleep(self._front.held(scope["state"].get(DUE, 0.0)))
             response = await self._refuse(request, error)
         await response(scope, receive, send)

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from stage import Gated, Stage, staged
 
 from server.answering import DUE
-from server.errors import BadRequest, DeadlinePassed, Overloaded, ServeError
+from server.errors import BadRequest, DeadlinePassed, Overloaded, RateLimited, ServeError
 from server.front import Front
 from server.gate import Gate
 from server.tenants import digest
@@ -99,7 +99,12 @@ class Holding(Front):
 
 @pytest.mark.parametrize(
     ("error", "due"),
-    [(Overloaded("too many"), [7.0]), (DeadlinePassed("too late"), [7.0]), (BadRequest("no image"), [])],
+    [
+        (Overloaded("too many"), [7.0]),
+        (DeadlinePassed("too late"), [7.0]),
+        (RateLimited("too often", retry_after=1, rate=1, burst=1), [7.0]),
+        (BadRequest("no image"), []),
+    ],
 )
 def test_what_the_doorman_leaves_to_it_is_held_back_too(error: ServeError, due: list[float]) -> None:
     async def classify(request: Request) -> Response:
