@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was sent away."""
         super().connection_lost(exc)
-        self._outlet.release()
+        self._outlet.flush()
         _stop(self._head_timer)
         _stop(self._write_timer)
         for tell in tuple(self._left):
@@ -210,7 +210,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server stops: what was asked is answered, and so is what is on its way, since a reset may meet it."""
-        self._outlet.release()
+        self._outlet.flush()
         if self._answering():
             super().shutdown()
         elif not self._leaving and not self._stopping:
@@ -252,7 +252,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             self._refuse(*bounds.SLOW_HEAD)
         else:
-            self._outlet.release()
+            self._outlet.flush()
             self.transport.close()
 
     def _fail(self, refusal: bounds.Refusal) -> NoReturn:

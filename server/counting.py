@@ -7,9 +7,9 @@ from pathlib import Path
 from lookup_tables.modules import Composition, Module, join
 from lookup_tables.records import Checkpoint, Entry, Family, FlopsSource, Preprocessing, Top1Source
 from lookup_tables.writer import write_family, write_labels, write_modules, write_stitches
-from stitching.flops import flops, params
+from stitching.flops import params, step_flops
 from stitching.model import SNNet
-from stitching.step_flops import step_flops
+from stitching.stitch import Stitch
 
 
 def measured_on(images: int, split: str, data: str) -> Top1Source:
@@ -18,19 +18,18 @@ def measured_on(images: int, split: str, data: str) -> Top1Source:
     return Top1Source(f"measured by stitchserve evaluate on {images} images, split {split!r} of {name!r}", images)
 
 
-def composition(model: SNNet) -> Composition:
-    """The modules that the model's stitches pass, in the order the first stitches meet them, with their FLOPs."""
+def composition(model: SNNet, counted: Mapping[Stitch, Sequence[int]]) -> Composition:
+    """The modules that these stitches pass, in the order the first meet them; `counted`: FLOPs of each one's steps."""
     names = model.family.anchor_names
-    kinds: dict[str, str] = {}
+    kinds: dict[str, tuple[str, int]] = {}
     joins: dict[str, dict[str, None]] = {}
-    for stitch in (stitch for stitch in model.stitches if stitch.is_whole):
-        kinds |= {step.name: step.kind for step in model.path(stitch)}
+    for stitch, costs in counted.items():
+        kinds |= {step.name: (step.kind, cost) for step, cost in zip(model.path(stitch), costs, strict=True)}
         for at, (layer, *_) in zip(stitch.joins(), model.segments(stitch)[1:], strict=True):
             place = join(names[at.front], at.stop, names[at.end], at.start)
             joins.setdefault(layer.name, {})[place] = None
-    costs = step_flops(model.family)
     return Composition(
-        tuple(Module(step, kind, tuple(joins.get(step, ())), costs[step]) for step, kind in kinds.items())
+        tuple(Module(step, kind, tuple(joins.get(step, ())), cost) for step, (kind, cost) in kinds.items())
     )
 
 
@@ -48,15 +47,15 @@ def write_table(
     write_labels(folder / "labels.txt", labels)
     names = model.family.anchor_names
     stitches = [stitch for stitch in model.stitches if stitch.is_whole]
-    costs = flops(model, stitches)
+    counted = dict(zip(stitches, step_flops(model, stitches), strict=True))
     write_stitches(
         folder,
         (
-            Entry(stitch.id, stitch.route(names), cost, params(model, stitch), top1.get(stitch.id))
-            for stitch, cost in zip(stitches, costs, strict=True)
+            Entry(stitch.id, stitch.route(names), sum(costs), params(model, stitch), top1.get(stitch.id))
+            for stitch, costs in counted.items()
         ),
     )
-    write_modules(folder, composition(model))
+    write_modules(folder, composition(model, counted))
     write_family(
         folder,
         Family(

@@ -16,37 +16,25 @@ class Outlet:
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = weakref.ref(connection)  # a circle of references would keep what has ended
-        self._waiting = self._held = b""
-        self._timer: asyncio.TimerHandle | None = None
-
-    def hold(self, data: bytes, seconds: float) -> None:
-        """Send it so many seconds from now, or as soon as anything else is to be sent."""
-        connection = self._connection()
-        if not seconds:
-            self.write(data)
-        elif connection:
-            self.release()
-            self.flush()
-            self._held, self._timer = data, connection.loop.call_later(seconds, self.release)
-
-    def release(self) -> None:
-        """Send what is held back, where the client still listens."""
-        held, connection = self._held, self._connection()
-        self._held = b""
-        if self._timer:
-            self._timer.cancel()
-        if held and connection and not connection.is_closing():
-            connection.transport.write(held)
+        self._waiting = b""
+        self._flushing: asyncio.Handle | None = None
 
     def write(self, data: bytes) -> None:
         """Send to the client, where it still listens."""
-        self.release()
         connection = self._connection()
         if self._waiting:
             self._send(self._waiting, data)
         elif data and connection:
-            self._waiting = data
-            connection.loop.call_soon(self.flush)
+            self._waiting, self._flushing = data, connection.loop.call_soon(self.flush)
+
+    def hold(self, data: bytes, seconds: float) -> None:
+        """Send it so many seconds from now, or with what is to be sent before that."""
+        connection = self._connection()
+        self.flush()
+        if seconds and connection:
+            self._waiting, self._flushing = data, connection.loop.call_later(seconds, self.flush)
+        else:
+            self.write(data)
 
     def flush(self) -> None:
         """Send what still waits."""
@@ -65,6 +53,8 @@ class Outlet:
 
     def _send(self, *data: bytes) -> None:
         self._waiting = b""
+        if self._flushing:  # which may be for later
+            self._flushing.cancel()
         connection = self._connection()
         if connection and not connection.is_closing():
             connection.transport.writelines(data)

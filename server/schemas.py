@@ -165,7 +165,7 @@ class StepListed(BaseModel):
     """A part of a network that a route may pass."""
 
     name: str = Field(examples=["digits_s.blocks.0"])
-    flops: int | None = Field(description="multiply-adds for one image; null where the table has no such part")
+    flops: int | None = Field(description="multiply-adds for one image; null where the table does not say")
     latency_ms: float | None = Field(description="for one image on this device; null where parts were not measured")
 
 

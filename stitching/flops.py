@@ -38,25 +38,30 @@ COUNTED: dict[Any, Callable[..., int]] = {
 """What is counted beside what torch counts by itself."""
 
 
-@torch.no_grad()
 def flops(model: SNNet, stitches: Sequence[Stitch] | None = None) -> list[int]:
-    """FLOPs of each stitch (all by default) for one image; every step is run once per input shape and remembered."""
+    """FLOPs of each stitch (all by default) for one image."""
+    return list(map(sum, step_flops(model, stitches)))
+
+
+@torch.no_grad()
+def step_flops(model: SNNet, stitches: Sequence[Stitch] | None = None) -> list[list[int]]:
+    """The same for each step of each stitch, in the order of its path; a step is run once per input shape."""
     weight = next(model.parameters())
     size = model.family.preprocessing.size
     images = torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype)
     measured: dict[tuple[str, torch.Size], tuple[int, torch.Tensor]] = {}
-    totals = []
+    totals: list[list[int]] = []
     training = model.training
     model.eval()  # in training a BatchNorm would take the zeros for data
     for stitch in model.stitches if stitches is None else stitches:
-        total, x = 0, images
+        costs, x = [], images
         for step in model.path(stitch):
             key = (step.name, x.shape)
             if key not in measured:
                 measured[key] = _measure(step.run, x)
             cost, x = measured[key]
-            total += cost
-        totals.append(total)
+            costs.append(cost)
+        totals.append(costs)
     model.train(training)
     return totals
 

@@ -71,6 +71,15 @@ def test_a_join_reads_like_the_route_it_stands_in() -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_modules_add_up_to_what_the_stitches_cost(name: str) -> None:
+    table = LookupTable.load(folder(name))
+    assert table.modules
+    for entry in table.entries:
+        passed = [table.modules.modules[place].flops for place in table.modules.steps(entry.route)]
+        assert sum(cost or 0 for cost in passed) == entry.flops, entry.route
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_few_stitches_pass_every_class(name: str) -> None:
     table = LookupTable.load(folder(name))
     assert table.modules

@@ -34,7 +34,8 @@ def test_the_parts_of_a_stitch_add_up_to_its_cost(client: httpx.Client) -> None:
 def test_every_family_has_its_parts_without_costs_that_are_not_known(name: str) -> None:
     table = LookupTable.load(folder(name))
     assert table.modules
-    assert listed(unfilled(FAMILIES[name]), table).anchors[0].blocks[0].flops == table.modules.modules[1].flops
+    known = [block.flops for anchor in listed(unfilled(FAMILIES[name]), table).anchors for block in anchor.blocks]
+    assert all(known)
     anatomy = listed(unfilled(FAMILIES[name]), replace(table, modules=None))
     assert [anchor.name for anchor in anatomy.anchors] == list(table.family.anchors)
     blocks = [block for anchor in anatomy.anchors for block in anchor.blocks]

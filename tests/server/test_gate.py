@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from conftest import Running, settings
@@ -107,12 +108,21 @@ class Holding(Front):
     ],
 )
 def test_what_the_doorman_leaves_to_it_is_held_back_too(error: ServeError, due: list[float]) -> None:
+    class Upload:
+        """A body."""
+
+    bodies: list[ref[Upload]] = []
+    kept: list[bool] = []
+
     async def classify(request: Request) -> Response:
+        body = Upload()
+        bodies.append(ref(body))
         request.scope["state"][DUE] = 7.0
         raise error
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        return Response(str(error))
+    async def refuse(*_: object) -> Response:
+        kept.append(bodies[0]() is not None)
+        return Response()
 
     async def send(message: object) -> None:
         sent.append(message)
@@ -122,3 +132,4 @@ def test_what_the_doorman_leaves_to_it_is_held_back_too(error: ServeError, due: 
     scope = {"type": "http", "path": "/classify", "method": "POST", "headers": [], "state": {}}
     asyncio.run(gate(scope, asyncio.sleep, send))  # type: ignore[arg-type]
     assert (front.due, len(sent)) == (due, 2)
+    assert kept == [not due], "while it is held back nothing keeps the body"
