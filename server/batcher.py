@@ -95,8 +95,7 @@ class Batcher(Generic[Image, Result]):
         self.failed_in_a_row = 0
         """How many batches failed since the last that did not, and when the last of them did, by the clock."""
         self.failed_at = 0.0
-        self.ended_at = -math.inf
-        """When the last batch ended, well or not."""
+        self._ended_at = -math.inf
 
     @property
     def queued(self) -> int:
@@ -107,6 +106,11 @@ class Batcher(Generic[Image, Result]):
     def oldest(self) -> float:
         """Seconds for which the request that waits longest does; 0 when none waits."""
         return max(0.0, self._clock() - min((each.submitted for each in self.queue), default=math.inf))
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last batch ended, well or not."""
+        return self._clock() - self._ended_at
 
     @property
     def running_since(self) -> float | None:
@@ -235,7 +239,7 @@ class Batcher(Generic[Image, Result]):
         """The flight is over; the one behind it has the engine from this moment on, which is returned."""
         now, was_first = self._clock(), self._flights[0] is flight
         self._flights.remove(flight)
-        self.ended_at = now
+        self._ended_at = now
         if was_first and self._flights:
             self._flights[0].since = now
         return now

@@ -231,11 +231,11 @@ class Engine:
         for record in self.recordings(stitches[:1]):
             record()
 
-    def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
+    def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], bool]]:
         """What is to be done, in this order, when there is nothing else: on a GPU to record each stitch as a whole.
 
         Launched as one, it then takes less of the processor than step after step. Ends where a step would have to go
-        for it.
+        for it. Each says whether it is done; if not, it has made way for a batch.
         """
         if self.staged:
             for stitch, rows in product(stitches, self.staged.buckets.sizes[::-1]):

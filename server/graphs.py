@@ -67,13 +67,17 @@ class Graphs(Generic[Graph]):
     @property
     def bytes(self) -> int:
         """The device memory that graphs take."""
-        return self._shared + sum(size for _, size in self._kept.values())
+        return self._shared + sum(self._sizes)
 
     @property
     def roomy(self) -> bool:
         """Whether one more as large as the largest would have none go."""
-        largest = max((size for _, size in self._kept.values()), default=0)
-        return len(self) < self.most and self.bytes + largest <= self.limit
+        return len(self) < self.most and self.bytes + max(self._sizes, default=0) <= self.limit
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Of a copy, made in one go: while others look, the engine's threads go on."""
+        return [size for _, size in list(self._kept.values())]
 
     def find(self, key: Hashable) -> Graph | None:
         """The graph of a key, now the most recently used; None when it has none."""

@@ -3,14 +3,17 @@
 import logging
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from server.driver import Driver
 from server.graphs import Graphs
+from stitching.anchors import Step
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,32 @@ def in_a_hurry() -> Iterator[None]:
             sys.setswitchinterval(SOON if _hurried else _USUALLY)
 
 
+class GaveWay(Exception):  # noqa: N818 - it is no error
+    """A recording was left for whoever waits for the device."""
+
+
+class Turn:
+    """The right to ask the device's computing queue for something; whoever has it can see whether others wait."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[None] = deque()
+
+    def __enter__(self) -> None:
+        self._waiting.append(None)
+        self._lock.acquire()
+        self._waiting.pop()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def while_nobody_waits(self, step: Step, x: Tensor, passing: bool) -> Tensor:  # noqa: ARG002 - as `Through` has it
+        """The step's output; raises GaveWay instead once somebody waits."""
+        if self._waiting:
+            raise GaveWay
+        return step(x)
+
+
 class Recorder:
     """Records work on a device, and keeps the `graphs`. Whoever holds the device's computing queue may ask it."""
 
@@ -44,7 +73,7 @@ class Recorder:
         self._driver = driver
 
     def record(self, key: Hashable, work: Callable[[], None]) -> None:
-        """Do `work`, and keep a graph of it under `key` if that can be had."""
+        """Do `work`, and keep a graph of it under `key` if that can be had. What else `work` raises ends it."""
         try:
             with in_a_hurry():
                 work()  # whatever is loaded or set up at first must not be while recording

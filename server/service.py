@@ -236,10 +236,10 @@ class Service:
 
     async def _record(self, stitches: Sequence[int]) -> None:
         """Have the engine record what it can do without, one after the other, while nobody has come for a while."""
+        run = asyncio.get_running_loop().run_in_executor
         for record in self.engine.recordings(stitches):
-            while self.limiter.inside or self.clock() - self.batcher.ended_at < QUIET:
+            while self.limiter.inside or self.batcher.idle < QUIET or not await run(self._engine_threads, record):
                 await asyncio.sleep(SAMPLE_EVERY)
-            await asyncio.get_running_loop().run_in_executor(self._engine_threads, record)
 
     def drain(self) -> float:
         """Seconds until all inside could be answered, by the cheapest stitches that their budgets admit."""

@@ -2,7 +2,6 @@
 
 import logging
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from torch import Tensor
 from server.calls import Calls
 from server.driver import Driver, Steps
 from server.graphs import Buckets
-from server.recording import Recorder
+from server.recording import GaveWay, Recorder, Turn
 from stitching.anchors import Step
 from stitching.model import plainly
 from stitching.wavefront import Through
@@ -81,7 +80,7 @@ class Staged:
         for _ in range(SLOTS):
             self._free.put(_Slot(driver, pixels, answers))
         driver.settle()  # or zeros might still come after the first copy
-        self._launching = threading.Lock()
+        self._launching = Turn()
 
     def run(self, passes: Sequence[Pass]) -> Tensor:
         """The answers of all passes' rows, (rows, 2, classes kept), on the host, in their order."""
@@ -113,15 +112,22 @@ class Staged:
             return
         self._shrink(largest)
 
-    def learn_whole(self, stitch: int, rows: int) -> None:
-        """Record a stitch as a whole, at the buckets of its pieces when it has so many rows."""
+    def learn_whole(self, stitch: int, rows: int) -> bool:
+        """Record a stitch as a whole, at the buckets of its pieces when it has so many rows.
+
+        False where that was left undone because a batch waited for it.
+        """
         buckets = {self.buckets.fit(piece.stop - piece.start) for piece in self.buckets.pieces(rows)}
         if not any(self.graphs.lacks((stitch, bucket)) for bucket in buckets):
-            return  # without waiting for whoever computes
-        with self._launching, self._driver.computing():
-            for bucket in buckets:
-                if self.graphs.lacks((stitch, bucket)):
-                    self._record(stitch, bucket)
+            return True  # without waiting for whoever computes
+        try:
+            with self._launching, self._driver.computing():
+                for bucket in buckets:
+                    if self.graphs.lacks((stitch, bucket)):
+                        self._record(stitch, bucket, self._launching.while_nobody_waits)
+        except GaveWay:
+            return False
+        return True
 
     def laps(self, stitch: int, rows: int, steps: Steps) -> list[float] | None:
         """The device's seconds for `rows` in each of the steps that are this stitch; None where nothing is recorded."""
@@ -210,11 +216,11 @@ class Staged:
             self._record(*key)
         return answers
 
-    def _record(self, stitch: int, bucket: int) -> None:
+    def _record(self, stitch: int, bucket: int, through: Through[Step] = plainly) -> None:
         pixels, stitches = self._pixels[:bucket], [stitch] * bucket
 
         def work() -> None:
-            self._answers[:bucket].copy_(self._forward(pixels, stitches, plainly))
+            self._answers[:bucket].copy_(self._forward(pixels, stitches, through))
 
         self._recorder.record((stitch, bucket), work)
 

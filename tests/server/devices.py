@@ -1,14 +1,17 @@
-"""A device that is none: it does at once what it is asked, and counts."""
+"""A device that is none: it does at once what it is asked, and counts. And a network that is slow to be recorded."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from server.calls import Calls
 from server.driver import Recorded, Steps
+from stitching.anchors import Step
+from stitching.wavefront import Through
 
 
 class Event:
@@ -76,3 +79,19 @@ class Device:
 
     def fault(self) -> str | None:
         return "fell over"
+
+
+class Endless:
+    """Answers with the image's first pixel and the stitch; one of the times that it is recorded has no end."""
+
+    def __init__(self, time: int) -> None:
+        self.time, self.times, self.entered = time, 0, threading.Event()
+
+    def __call__(self, pixels: Tensor, stitches: Sequence[int], through: Through[Step]) -> Tensor:
+        if not isinstance(through, Calls):
+            self.times += 1
+            while self.times == self.time:
+                self.entered.set()
+                through(Step("same", "same", lambda x: x, ()), pixels, True)
+        each = torch.stack((pixels[:, 0, 0, 0].float(), torch.full_like(pixels[:, 0, 0, 0], stitches[0]).float()), 1)
+        return each[:, :, None]

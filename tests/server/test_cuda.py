@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from devices import Endless
 
 from lookup_tables.table import LookupTable, folder
+from server.cuda import Cuda
 from server.engine import Engine, Ranking
 from server.latencies import measured
+from server.staged import Pass, Staged
 from stitching.digits import Digits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -100,6 +103,23 @@ def test_launching_the_calls_of_a_mixture_is_measured() -> None:
     computing = replace(latency, modules=latency.modules[:-1])
     longer, shorter = (replace(table, latency=each).merged_seconds(pair) for each in (latency, computing))
     assert longer > shorter
+
+
+@pytest.mark.parametrize("time", [3, 4], ids=["run first", "recorded"])
+def test_a_recording_that_makes_way_leaves_the_device_as_it_was(time: int) -> None:
+    endless = Endless(time)
+    staged = Staged(Cuda(torch.device("cuda")), endless, 8, 64, 1)
+    batch = Pass(images(2), [7, 7])
+    expected = [[image[0, 0, 0], 7] for image in batch.images]
+    assert staged.learn_whole(3, 2)
+    with ThreadPoolExecutor(2) as threads:
+        recording = threads.submit(staged.learn_whole, 7, 2)
+        assert endless.entered.wait(60)
+        assert threads.submit(staged.run, [batch]).result(60)[:, :, 0].tolist() == expected
+        assert not recording.result(60)
+    assert staged.learn_whole(7, 2)
+    assert staged.run([batch])[:, :, 0].tolist() == expected
+    assert (staged.graphs.captured, staged.graphs.replayed, staged.graphs.off) == (2, 1, None)
 
 
 def test_two_threads_answer_as_one_does_on_cuda() -> None:

@@ -133,3 +133,23 @@ def test_it_is_roomy_while_none_would_have_to_go() -> None:
         few.add(key, key, 1, 0)
         assert few.roomy == roomy
     assert not kept.evicted + few.evicted
+
+
+class Watched(int):
+    """A size of a graph that is used while sizes are added up, as by another thread."""
+
+    kept: Graphs[str]
+
+    def __radd__(self, other: int) -> int:
+        assert self.kept.find("a")
+        return other + int(self)
+
+
+def test_graphs_may_be_used_while_others_ask_for_their_sizes() -> None:
+    kept = graphs()
+    for key in "abc":
+        size = Watched(10)
+        size.kept = kept
+        kept.add(key, key, own=size, shared=0)
+    assert kept.bytes == 30
+    assert kept.roomy

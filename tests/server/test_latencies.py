@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -77,8 +76,9 @@ class Mixing(Instant):
         self.mixtures.append((stitches, way))
         return super().run(images, stitches, way)
 
-    def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], object]]:
-        yield partial(self.mixtures.append, (stitches, "recorded"))
+    def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], bool]]:
+        self.mixtures.append((stitches, "recorded"))
+        yield lambda: True
 
 
 def test_a_poorer_profile_is_replaced_once_more_is_affordable(tmp_path: Path) -> None:

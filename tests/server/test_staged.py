@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from devices import Device
+from devices import Device, Endless
 from torch import Tensor
 
 from server.recording import SOON
@@ -201,6 +201,22 @@ def test_the_next_batch_is_copied_in_while_one_computes(staged: Staged, network:
         network.gate.set()
         assert first.result(60) == [(1, 7), (2, 7)]
         assert second.result(60) == [(3, 8), (4, 8), (5, 8)]
+
+
+def test_a_recording_makes_way_for_a_batch_and_can_be_made_another_time(device: Device) -> None:
+    endless = Endless(2)
+    staged = Staged(device, endless, 8, SIZE, 1)
+    assert staged.learn_whole(3, 2)
+    with ThreadPoolExecutor(2) as threads:
+        recording = threads.submit(staged.learn_whole, 7, 2)
+        assert endless.entered.wait(60)
+        answered = threads.submit(answers, staged, batch([1, 2]))
+        assert answered.result(60) == [(1, 7), (2, 7)]
+        assert not recording.result(60)
+    assert (staged.graphs.captured, staged.graphs.replayed) == (1, 0)
+    assert staged.learn_whole(7, 2)
+    assert answers(staged, batch([3, 4])) == [(3, 7), (4, 7)]
+    assert (staged.graphs.captured, staged.graphs.replayed) == (2, 1)
 
 
 def test_two_threads_with_many_pieces_each_neither_mix_nor_wait_for_ever(staged: Staged) -> None:

@@ -59,7 +59,7 @@ def test_told_to_stop_while_it_starts_it_ends_as_ever(running: Running, cache: P
 class Failing(Engine):
     """Cannot do what it has to do when it is quiet."""
 
-    def recordings(self, _: Sequence[int]) -> Iterator[Callable[[], object]]:
+    def recordings(self, _: Sequence[int]) -> Iterator[Callable[[], bool]]:
         raise RuntimeError("no such graph")
         yield
 
