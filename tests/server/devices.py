@@ -88,10 +88,11 @@ class Endless:
         self.time, self.times, self.entered = time, 0, threading.Event()
 
     def __call__(self, pixels: Tensor, stitches: Sequence[int], through: Through[Step]) -> Tensor:
+        first = pixels[:, 0, 0, 0]
+        each = torch.stack((first.float(), torch.full_like(first, stitches[0]).float()), 1)
         if not isinstance(through, Calls):
             self.times += 1
             while self.times == self.time:
                 self.entered.set()
                 through(Step("same", "same", lambda x: x, ()), pixels, True)
-        each = torch.stack((pixels[:, 0, 0, 0].float(), torch.full_like(pixels[:, 0, 0, 0], stitches[0]).float()), 1)
         return each[:, :, None]
