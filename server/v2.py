@@ -14,15 +14,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from server.answering import Asked, RefusalsCounted, arrival, asked, decode_turns, let_in, run_image
+from server.answering import DUE, Asked, RefusalsCounted, arrival, asked, decode_turns, let_in, run_image, time_limit
 from server.batcher import Answer
+from server.budget import Budget
 from server.engine import Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
 from server.models import PLATFORM, VERSION, budget_of, configuration, metadata, names, outputs, reader
 from server.openapi import INFERENCE, REFUSALS_V2
 from server.rates import Bucket
 from server.reading import Reading
-from server.routes import Serving, Whose, charge, livez, readyz, refuse_if_stopping, unless_gone
+from server.routes import Serving, charge, livez, pay, readyz, refuse_if_stopping, sender_of, unless_gone
 from server.service import Service
 from server.tenants import Tenant
 from server.tensors import Inference, header_length, read, write
@@ -120,9 +121,12 @@ async def model_ready(serving: Serving, name: Named) -> dict[str, object]:
 
 
 @models.post("/infer", openapi_extra=INFERENCE, summary="Classify images, given and answered as tensors")
-async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) -> Response:
+async def infer(request: Request, serving: Serving, name: Named) -> Response:
     """Images as files or as pixels; the likeliest classes, the stitch and the reason for each."""
-    arrived = arrival(serving, request.scope["state"])
+    tenant, state = sender_of(request, serving), request.scope["state"]
+    arrived = arrival(serving, state)
+    state[DUE] = arrived + time_limit(serving, budget_of(name))
+    pay(request)
     refuse_if_stopping(serving)
     _check_head(request)
     with serving.bodies.hold() as body:
@@ -134,8 +138,10 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
         length = header_length(request.headers.get(HEADER_LENGTH))
         inference = read(received.getbuffer(), length, serving.table.family.preprocessing.size)
         del received
-        sender = Sender(tenant, request.state.bucket, request.state.request_id, arrived)
-        answers = await unless_gone(request, answers_to(serving, sender, name, inference))
+        budget = budget_of(name, parameters=inference.parameters)
+        state[DUE] = arrived + time_limit(serving, budget)
+        sender = Sender(tenant, state["bucket"], state["request_id"], arrived)
+        answers = await unless_gone(request, answers_to(serving, sender, budget, inference))
     return _response(serving, name, inference, answers)
 
 
@@ -147,7 +153,7 @@ def _check_head(request: Request) -> None:
         raise UnsupportedType("send the body without Content-Encoding", accepted=["identity"])
 
 
-async def answers_to(serving: Service, sender: Sender, name: str, inference: Inference) -> list[Answer[Ranking]]:
+async def answers_to(serving: Service, sender: Sender, budget: Budget, inference: Inference) -> list[Answer[Ranking]]:
     """An answer for each image, in order; where one is refused so are all, and those that wait are dropped.
 
     All are let in together. Raises Overloaded where one of them cannot be, BadRequest where all can never be.
@@ -156,7 +162,6 @@ async def answers_to(serving: Service, sender: Sender, name: str, inference: Inf
     if images > most:
         raise BadRequest(f"{images} images; send 1 to {most} in a request")
     charge(sender.bucket, images)
-    budget = budget_of(name, parameters=inference.parameters)
     whose, patience = sender.tenant.asking(inference.parameters.priority), sender.patience
     ask = partial(asked, serving, budget, 0, sender.arrived, sender.request_id, tenant=whose, patience=patience)
     with RefusalsCounted(serving, images):

@@ -1,0 +1,101 @@
+"""Refusals for the load, or for asking too often, are held back, on whichever route, and keep nothing meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from weakref import ref
+
+import pytest
+from conftest import Running, run, settings
+
+from server.errors import BadRequest, DeadlinePassed, InternalError, Overloaded, RateLimited, ServeError
+from server.front import Front
+from server.service import Service
+
+
+class Holding(Front):
+    """Notes until when refusals may be held back."""
+
+    def __init__(self, look: Callable[[], object] = lambda: None) -> None:
+        super().__init__(lambda: 0.0)
+        self.due: list[float] = []
+        self._look = look
+
+    def held(self, due: float) -> float:
+        self.due.append(due)
+        self._look()
+        return 1e-6
+
+
+class Upload:
+    """A body."""
+
+
+OFTEN = RateLimited("too often", retry_after=1, rate=1, burst=1)
+
+
+@pytest.mark.parametrize("error", [Overloaded("too many"), DeadlinePassed("too late"), OFTEN])
+def test_what_is_held_back_keeps_no_body(error: ServeError) -> None:
+    bodies: list[ref[Upload]] = []
+
+    def refuse() -> None:
+        body = Upload()
+        bodies.append(ref(body))
+        try:
+            raise ValueError(body)
+        except ValueError:
+            raise error from None
+
+    front = Holding(lambda: kept.append(bodies[0]() is not None))
+    kept: list[bool] = []
+    with pytest.raises(type(error)) as caught:
+        refuse()
+    del caught
+    asyncio.run(front.hold(error, 7.0))
+    assert (front.due, kept) == ([7.0], [False])
+
+
+@pytest.mark.parametrize("error", [BadRequest("no image"), InternalError("broken")])
+def test_what_is_no_refusal_for_the_load_leaves_at_once(error: ServeError) -> None:
+    front = Holding()
+    asyncio.run(front.hold(error, 7.0))
+    assert not front.due
+
+
+V2 = b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["x"]}], "parameters": {"timeout": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        ("/classify", 60.0),
+        ("/classify?deadline_ms=7000", 7.0),
+        ("/classify/batch", 60.0),
+        ("/classify/batch?deadline_ms=7000", 7.0),
+        ("/v2/models/auto/infer", 60.0),
+        ("/v2/models/auto@7000ms/infer", 7.0),
+    ],
+)
+@pytest.mark.parametrize("options", [{"min_memory_bytes": 2**60}, {"anonymous_rate": 0.001, "anonymous_burst": 1}])
+def test_every_route_says_until_when(
+    path: str, limit: float, options: dict[str, float], cache: Path, running: Running
+) -> None:
+    service = Service(settings(cache, slo_ms=60_000, **options), running.service.engine, running.service.table)
+    service.front = front = Holding()
+    for served in run(service):
+        with served.client() as client:
+            client.get("/explain")  # which has what may be had at once
+            before = time.monotonic()
+            assert client.post(path, content=b"x").status_code in {429, 503}
+            assert before + limit <= front.due[0] <= time.monotonic() + limit
+
+
+def test_a_time_limit_in_the_body_counts_once_it_is_read(cache: Path, running: Running) -> None:
+    service = Service(settings(cache), running.service.engine, running.service.table)
+    service.front = front = Holding()
+    for served in run(service):
+        with served.client() as client:
+            before = time.monotonic()
+            assert client.post("/v2/models/auto/infer", content=V2).status_code == 504
+            assert before + 1e-6 <= front.due[0] <= time.monotonic() + 1e-6
