@@ -9,6 +9,7 @@ from weakref import ref
 
 import pytest
 from conftest import Running, run, settings
+from stage import Gated, staged
 
 from server.errors import BadRequest, DeadlinePassed, InternalError, Overloaded, RateLimited, ServeError
 from server.front import Front
@@ -91,12 +92,15 @@ def test_every_route_says_until_when(
 
 
 def test_a_time_limit_in_the_body_counts_once_it_is_read(cache: Path, running: Running, sample: bytes) -> None:
-    image = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(sample).decode()]}
-    service = Service(settings(cache), running.service.engine, running.service.table)
-    service.front = front = Holding()
-    for served in run(service):
-        with served.client() as client:
+    image = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [b64encode(sample).decode()] * 2}
+    for stage in staged(Gated, settings(cache, max_queue=2), running):
+        first = stage.occupy(sample)
+        stage.running.service.front = front = Holding()
+        with stage.running.client() as client:
             before = time.monotonic()
-            refused = client.post("/v2/models/auto/infer", json={"inputs": [image], "parameters": {"timeout": 1}})
-            assert refused.status_code == 504, refused.text
-            assert before - 1.0 < front.due[0] <= time.monotonic() + 1e-6
+            asked = {"inputs": [image], "parameters": {"timeout": 7_000_000}}
+            refused = client.post("/v2/models/auto/infer", json=asked)
+            assert refused.status_code == 503, refused.text
+            assert before + 6.0 < front.due[0] <= time.monotonic() + 7.0
+        stage.engine.gate.set()
+        assert first()[0] == 200
