@@ -1,6 +1,7 @@
 """Multipart forms (RFC 7578), read piece by piece as they arrive: every byte is looked at a bounded number of times."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -40,7 +41,8 @@ class FormReader:
         self._delimiter = b"\r\n--" + boundary
         self._max_bytes, self._most_files = max_bytes, most_files
         self._buffer = bytearray(b"\r\n")  # of the first boundary, which the body leaves out
-        self._step = self._in_content
+        # Not bound to itself: such a cycle, and all images in it, would stay until garbage is collected.
+        self._step: Callable[[FormReader], bool] = FormReader._in_content
         self._images: list[bytes | ServeError] = []
         self._budgets: list[str] = []
         self._fields = 0
@@ -53,12 +55,12 @@ class FormReader:
     def feed(self, piece: bytes) -> None:
         """The next bytes. Raises BadRequest as soon as they are no form."""
         self._buffer += piece
-        while self._step():
+        while self._step(self):
             pass
 
     def finish(self) -> Form:
         """The form, after the last bytes. Raises BadRequest when it is not complete."""
-        if self._step != self._after_end:
+        if self._step != FormReader._after_end:
             raise _unreadable("it ends before its last boundary")
         return Form(tuple(self._images), tuple(self._budgets))
 
@@ -67,7 +69,7 @@ class FormReader:
         found = self._buffer.find(self._delimiter)
         self._keep(found if found >= 0 else max(0, len(self._buffer) - len(self._delimiter) + 1))
         if found >= 0:
-            self._step = self._at_boundary
+            self._step = FormReader._at_boundary
         return found >= 0
 
     def _at_boundary(self) -> bool:
@@ -76,11 +78,11 @@ class FormReader:
         blanks, ended, _ = rest.partition(b"\r\n")
         if rest.startswith(b"--"):
             self._end_part()
-            self._step = self._after_end
+            self._step = FormReader._after_end
         elif ended and not blanks.strip(b" \t"):
             self._end_part()
             del self._buffer[: start + len(blanks)]
-            self._step = self._in_head
+            self._step = FormReader._in_head
         elif len(rest) < _LONGEST_PADDING and (b"--".startswith(rest) or not rest.strip(b" \t\r")):
             return False
         else:
@@ -94,7 +96,7 @@ class FormReader:
         if end >= 0:
             self._begin_part(bytes(self._buffer[:end]))
             del self._buffer[: end + 4]
-            self._step = self._in_content
+            self._step = FormReader._in_content
         return end >= 0
 
     def _after_end(self) -> bool:

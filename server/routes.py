@@ -64,6 +64,13 @@ def pay(request: Request) -> None:
         bucket.take()
 
 
+async def tenant_of(request: Request) -> Tenant:
+    """Whose request it is, which is paid for."""
+    tenant = sender_of(request, await service(request))
+    pay(request)
+    return tenant
+
+
 def charge(bucket: Bucket | None, images: int) -> None:
     """Have a request that has come, and is paid for, pay for all of its images but the first."""
     if bucket:
@@ -71,6 +78,7 @@ def charge(bucket: Bucket | None, images: int) -> None:
 
 
 Serving = Annotated[Service, Depends(service)]
+Whose = Annotated[Tenant, Depends(tenant_of)]
 
 
 @router.post(
@@ -119,10 +127,8 @@ async def classify_batch(request: Request) -> Classifications:
     All of its images are let in together; where there is no room or time for all, the form is refused as a whole.
     """
     serving, query = await service(request), Query.of(request.scope["query_string"])
-    budget, tenant = query.asks, sender_of(request, serving)
+    budget, tenant = query.asks, await tenant_of(request)
     arrived = arrival(serving, request.scope["state"])
-    request.scope["state"][DUE] = arrived + time_limit(serving, budget)
-    pay(request)
     refuse_if_stopping(serving)
     limits = serving.settings
     with serving.bodies.hold() as body:
@@ -148,8 +154,10 @@ async def classify_batch(request: Request) -> Classifications:
                 return error
             return image, ask
 
-        everything = answer_images(serving, [each(index) for index in range(len(form.images))])
-        return Classifications(results=await unless_gone(request, everything))
+        images = [each(index) for index in range(len(form.images))]
+        due = (image[1].stages.deadline for image in images if not isinstance(image, ServeError))
+        request.scope["state"][DUE] = min(due, default=0.0)
+        return Classifications(results=await unless_gone(request, answer_images(serving, images)))
 
 
 def _may_wait(request: Request) -> bool:
@@ -217,8 +225,7 @@ def _when_left(request: Request, tell: Callable[[], object]) -> Callable[[], obj
 async def explain(request: Request) -> Explanation:
     """The choice and its reason, with nothing run."""
     serving, query = await service(request), Query.of(request.scope["query_string"])
-    budget, tenant = query.asks, sender_of(request, serving)
-    pay(request)
+    budget, tenant = query.asks, await tenant_of(request)
     allowed = admitted(serving, budget, tenant, nearest=query.nearest)
     entry, plan = serving.explain(allowed, time_limit(serving, budget), tenant)
     return Explanation(

@@ -23,7 +23,7 @@ from server.models import PLATFORM, VERSION, budget_of, configuration, metadata,
 from server.openapi import INFERENCE, REFUSALS_V2
 from server.rates import Bucket
 from server.reading import Reading
-from server.routes import Serving, charge, livez, pay, readyz, refuse_if_stopping, sender_of, unless_gone
+from server.routes import Serving, Whose, charge, livez, readyz, refuse_if_stopping, unless_gone
 from server.service import Service
 from server.tenants import Tenant
 from server.tensors import Inference, header_length, read, write
@@ -121,12 +121,9 @@ async def model_ready(serving: Serving, name: Named) -> dict[str, object]:
 
 
 @models.post("/infer", openapi_extra=INFERENCE, summary="Classify images, given and answered as tensors")
-async def infer(request: Request, serving: Serving, name: Named) -> Response:
+async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) -> Response:
     """Images as files or as pixels; the likeliest classes, the stitch and the reason for each."""
-    tenant, state = sender_of(request, serving), request.scope["state"]
-    arrived = arrival(serving, state)
-    state[DUE] = arrived + time_limit(serving, budget_of(name))
-    pay(request)
+    arrived = arrival(serving, request.scope["state"])
     refuse_if_stopping(serving)
     _check_head(request)
     with serving.bodies.hold() as body:
@@ -139,8 +136,8 @@ async def infer(request: Request, serving: Serving, name: Named) -> Response:
         inference = read(received.getbuffer(), length, serving.table.family.preprocessing.size)
         del received
         budget = budget_of(name, parameters=inference.parameters)
-        state[DUE] = arrived + time_limit(serving, budget)
-        sender = Sender(tenant, state["bucket"], state["request_id"], arrived)
+        request.scope["state"][DUE] = arrived + time_limit(serving, budget)
+        sender = Sender(tenant, request.state.bucket, request.state.request_id, arrived)
         answers = await unless_gone(request, answers_to(serving, sender, budget, inference))
     return _response(serving, name, inference, answers)
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from conftest import Running, run, settings
 from test_batcher import house
 
-from server.errors import DeadlinePassed, Draining, ServeError
+from server.errors import BadRequest, DeadlinePassed, Draining, ServeError
+from server.form import FormReader
 from server.service import build
 
 
@@ -75,3 +77,15 @@ def test_a_body_is_let_go_when_its_image_is_read(cache: Path, sample: bytes) -> 
             assert (service.limiter.inside, service.bodies.held) == (1, 0)
             gate.set()
             assert answer.result(60).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"--b\r\nContent-Disposition: form-data; name=a; filename=a\r\n\r\nimage\r\n--b--", b"--b no"]
+)
+def test_what_read_a_form_is_gone_with_it(body: bytes) -> None:
+    reader = FormReader("multipart/form-data; boundary=b", 100, 1)
+    known = ref(reader)
+    with suppress(BadRequest):
+        reader.feed(body)
+    del reader
+    assert known() is None
