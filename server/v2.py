@@ -34,8 +34,9 @@ EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "mo
 PREFIX = "/v2"
 
 router = APIRouter(prefix=PREFIX, responses=REFUSALS_V2)
-models = APIRouter(responses=REFUSALS_V2)
-"""Of one model, and of one version of it."""
+models = APIRouter(prefix=PREFIX + "/models/{name}", responses=REFUSALS_V2)
+versions = APIRouter(prefix=PREFIX + "/models/{name}/versions/{version}", include_in_schema=False)
+"""Of one model, and of the one version that it has: by prefixes of their own, which metrics then name."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ class Sender:
 
 
 def add_routes(app: FastAPI) -> None:
-    """The protocol's routes; those of a model also with the one version that it has."""
-    app.include_router(router)
-    app.include_router(models, prefix=PREFIX + "/models/{name}")
-    app.include_router(models, prefix=PREFIX + "/models/{name}/versions/{version}", include_in_schema=False)
+    """The protocol's routes."""
+    for each in (router, models, versions):
+        app.include_router(each)
 
 
 async def named(request: Request, name: str) -> str:
@@ -101,18 +101,21 @@ async def index(serving: Serving) -> list[dict[str, str]]:
 
 
 @models.get("", summary="A model's tensors")
+@versions.get("")
 async def model(serving: Serving, name: Named) -> dict[str, object]:
     """What it takes, what it gives, and which stitches it may use."""
     return metadata(serving, name)
 
 
 @models.get("/config", summary="The same as Triton's model configuration")
+@versions.get("/config")
 async def config(serving: Serving, name: Named) -> dict[str, object]:
     """What perf_analyzer and Triton's clients ask for."""
     return configuration(serving, name)
 
 
 @models.get("/ready", summary="Whether a model can be asked")
+@versions.get("/ready")
 async def model_ready(serving: Serving, name: Named) -> dict[str, object]:
     """As GET /readyz, for a model that there is."""
     serving.controller.allow(budget_of(name))
@@ -121,6 +124,7 @@ async def model_ready(serving: Serving, name: Named) -> dict[str, object]:
 
 
 @models.post("/infer", openapi_extra=INFERENCE, summary="Classify images, given and answered as tensors")
+@versions.post("/infer")
 async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) -> Response:
     """Images as files or as pixels; the likeliest classes, the stitch and the reason for each."""
     arrived = arrival(serving, request.scope["state"])

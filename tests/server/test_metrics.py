@@ -205,6 +205,19 @@ def test_metrics_count_each_request_once(client: httpx.Client, sample: bytes) ->
     assert after[("stitchserve_queue_depth",)] == 0
 
 
+@pytest.mark.parametrize("model", ["/v2/models/{name}", "/v2/models/{name}/versions/{version}"])
+@pytest.mark.parametrize(
+    ("method", "below", "status"), [("GET", "", 200), ("GET", "/config", 200), ("POST", "/infer", 400)]
+)
+def test_routes_are_named_from_their_beginning(
+    client: httpx.Client, model: str, method: str, below: str, status: int
+) -> None:
+    key = "stitchserve_requests_total", model + below, str(status)
+    before = series(client).get(key, 0.0)
+    assert client.request(method, model.format(name="auto", version="1") + below).status_code == status
+    assert series(client)[key] == before + 1
+
+
 def test_all_metrics_keep_to_prometheus_conventions_and_none_is_of_a_gpu_that_is_not_there(
     client: httpx.Client,
 ) -> None:
