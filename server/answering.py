@@ -36,7 +36,7 @@ class Asked(NamedTuple):
 
 ARRIVED = "arrived"
 DUE = "due"
-"""In the scope's state, once it is known: when the request is due, by the service's clock."""
+"""In the scope's state: when the request is due, by the service's clock."""
 ImageAsked = tuple[bytes, Asked]
 
 

@@ -17,7 +17,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import anatomy, control, events, gauges, logs, routes, v2
-from server.answering import DUE
 from server.connection import UNREAD
 from server.console import add_console
 from server.docs import add_docs
@@ -117,8 +116,6 @@ async def on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServeError)  # noqa: S101 - registered for this class alone
     if isinstance(error, InternalError):
         log.error("a request failed: %s", error.detail)
-    service: Service = request.app.state.service
-    await service.front.hold(error, request.scope["state"].get(DUE, 0.0))
     return _refusal(request, error)
 
 

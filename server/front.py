@@ -1,10 +1,10 @@
 """What stands between a request and the engine: HTTP, threads that decode, and the event loop's other work."""
 
-from asyncio import CancelledError, sleep
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Self
 
-from server.errors import DeadlinePassed, Overloaded, RateLimited, ServeError
+from server.errors import DeadlinePassed
 from server.rates import Bucket, Rate
 
 WEIGHT = 0.05
@@ -61,12 +61,6 @@ class Front:
         """Seconds for which the refusal of a request, `due` then by the clock, is held back: it comes in time."""
         slack = max(0.0, due - self._clock())
         return self._refusals.wait(min(slack - unseen(slack), MOST_HELD))
-
-    async def hold(self, error: ServeError, due: float) -> None:
-        """Hold back a refusal for the load, or for asking too often, of a request `due` then by the clock."""
-        if isinstance(error, (DeadlinePassed, Overloaded, RateLimited)):
-            error.__traceback__ = error.__context__ = None  # they know the body
-            await sleep(self.held(due))
 
     def passing(self) -> Self:
         """For a `with` block: an image is on its way inside it."""

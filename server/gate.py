@@ -1,5 +1,6 @@
 """The gate before the application: images pass it, and not by way of FastAPI."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.errors import ServeError
+from server.answering import DUE
+from server.errors import DeadlinePassed, Overloaded, RateLimited, ServeError
 from server.front import Front
 
 
@@ -73,5 +75,8 @@ class Gate:
         try:
             response = await self._classify(request)
         except (ServeError, RequestValidationError) as error:
+            if isinstance(error, (DeadlinePassed, Overloaded, RateLimited)):
+                error.__traceback__ = None  # which knows the body
+                await asyncio.sleep(self._front.held(scope["state"].get(DUE, 0.0)))
             response = await self._refuse(request, error)
         await response(scope, receive, send)

@@ -227,8 +227,7 @@ async def _infer(call: Call, body: Body) -> Message:
     budget_of(request.model_name, request.model_version or None)
     inference = _inference(request, serving.table.family.preprocessing.size)
     sender = v2.Sender(tenant, call.bucket, call.request_id, call.arrived, math.inf if remaining is None else remaining)
-    budget = budget_of(request.model_name, parameters=inference.parameters)
-    answers = await v2.answers_to(serving, sender, budget, inference)
+    answers = await v2.answers_to(serving, sender, request.model_name, inference)
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=VERSION, id=request.id)
     for output in outputs(serving.table, answers, inference.outputs, binary=True):
         response.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)

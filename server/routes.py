@@ -154,10 +154,8 @@ async def classify_batch(request: Request) -> Classifications:
                 return error
             return image, ask
 
-        images = [each(index) for index in range(len(form.images))]
-        due = (image[1].stages.deadline for image in images if not isinstance(image, ServeError))
-        request.scope["state"][DUE] = min(due, default=0.0)
-        return Classifications(results=await unless_gone(request, answer_images(serving, images)))
+        everything = answer_images(serving, [each(index) for index in range(len(form.images))])
+        return Classifications(results=await unless_gone(request, everything))
 
 
 def _may_wait(request: Request) -> bool:

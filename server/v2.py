@@ -14,9 +14,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from server.answering import DUE, Asked, RefusalsCounted, arrival, asked, decode_turns, let_in, run_image, time_limit
+from server.answering import Asked, RefusalsCounted, arrival, asked, decode_turns, let_in, run_image
 from server.batcher import Answer
-from server.budget import Budget
 from server.engine import Ranking
 from server.errors import BadRequest, ServeError, UnsupportedType
 from server.models import PLATFORM, VERSION, budget_of, configuration, metadata, names, outputs, reader
@@ -139,10 +138,8 @@ async def infer(request: Request, serving: Serving, tenant: Whose, name: Named) 
         length = header_length(request.headers.get(HEADER_LENGTH))
         inference = read(received.getbuffer(), length, serving.table.family.preprocessing.size)
         del received
-        budget = budget_of(name, parameters=inference.parameters)
-        request.scope["state"][DUE] = arrived + time_limit(serving, budget)
         sender = Sender(tenant, request.state.bucket, request.state.request_id, arrived)
-        answers = await unless_gone(request, answers_to(serving, sender, budget, inference))
+        answers = await unless_gone(request, answers_to(serving, sender, name, inference))
     return _response(serving, name, inference, answers)
 
 
@@ -154,7 +151,7 @@ def _check_head(request: Request) -> None:
         raise UnsupportedType("send the body without Content-Encoding", accepted=["identity"])
 
 
-async def answers_to(serving: Service, sender: Sender, budget: Budget, inference: Inference) -> list[Answer[Ranking]]:
+async def answers_to(serving: Service, sender: Sender, name: str, inference: Inference) -> list[Answer[Ranking]]:
     """An answer for each image, in order; where one is refused so are all, and those that wait are dropped.
 
     All are let in together. Raises Overloaded where one of them cannot be, BadRequest where all can never be.
@@ -163,6 +160,7 @@ async def answers_to(serving: Service, sender: Sender, budget: Budget, inference
     if images > most:
         raise BadRequest(f"{images} images; send 1 to {most} in a request")
     charge(sender.bucket, images)
+    budget = budget_of(name, parameters=inference.parameters)
     whose, patience = sender.tenant.asking(inference.parameters.priority), sender.patience
     ask = partial(asked, serving, budget, 0, sender.arrived, sender.request_id, tenant=whose, patience=patience)
     with RefusalsCounted(serving, images):

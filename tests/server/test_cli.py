@@ -21,6 +21,7 @@ from server.cli import COMMANDS, main
 ENTRY = [sys.executable, "-m", "server"]
 ENTRY_ALONE = """
 import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background has it ignored
 from server import __main__ as entry
 
 assert "pydantic" not in sys.modules

@@ -1,12 +1,19 @@
 """What is refused before the application: the load, and nothing else; over real HTTP with an engine that waits."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from conftest import Running, settings
+from fastapi import FastAPI, Request, Response
 from stage import Gated, Stage, staged
 
+from server.answering import DUE
+from server.errors import BadRequest, DeadlinePassed, Overloaded, RateLimited, ServeError
+from server.front import Front
+from server.gate import Gate
 from server.tenants import digest
 
 
@@ -77,3 +84,52 @@ def test_who_is_refused_for_the_load_does_not_pay(cache: Path, running: Running,
             assert answer()[0] == 200
             statuses += [client.post("/classify", content=sample).status_code for _ in range(2)]
         assert statuses == [503, 503, 503, 200, 429]
+
+
+class Holding(Front):
+    """Notes what may be held back until when."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.due: list[float] = []
+
+    def held(self, due: float) -> float:
+        self.due.append(due)
+        return 1e-6
+
+
+@pytest.mark.parametrize(
+    ("error", "due"),
+    [
+        (Overloaded("too many"), [7.0]),
+        (DeadlinePassed("too late"), [7.0]),
+        (RateLimited("too often", retry_after=1, rate=1, burst=1), [7.0]),
+        (BadRequest("no image"), []),
+    ],
+)
+def test_what_the_doorman_leaves_to_it_is_held_back_too(error: ServeError, due: list[float]) -> None:
+    class Upload:
+        """A body."""
+
+    bodies: list[ref[Upload]] = []
+    kept: list[bool] = []
+
+    async def classify(request: Request) -> Response:
+        body = Upload()
+        bodies.append(ref(body))
+        request.scope["state"][DUE] = 7.0
+        raise error
+
+    async def refuse(*_: object) -> Response:
+        kept.append(bodies[0]() is not None)
+        return Response()
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    front, sent = Holding(), []  # type: ignore[var-annotated]
+    gate = Gate(FastAPI(), classify, refuse, front)
+    scope = {"type": "http", "path": "/classify", "method": "POST", "headers": [], "state": {}}
+    asyncio.run(gate(scope, asyncio.sleep, send))  # type: ignore[arg-type]
+    assert (front.due, len(sent)) == (due, 2)
+    assert kept == [not due], "while it is held back nothing keeps the body"
