@@ -77,8 +77,11 @@ class Mixing(Instant):
         return super().run(images, stitches, way)
 
     def recordings(self, stitches: Sequence[int]) -> Iterator[Callable[[], bool]]:
-        self.mixtures.append((stitches, "recorded"))
-        yield lambda: True
+        def record() -> bool:
+            self.mixtures.append((stitches, "recorded"))
+            return True
+
+        yield record
 
 
 def test_a_poorer_profile_is_replaced_once_more_is_affordable(tmp_path: Path) -> None:
