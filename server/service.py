@@ -29,7 +29,7 @@ from server.nvml import Gpu, GpuWatch
 from server.pixels import decode
 from server.rates import Bucket, Rate, Rates
 from server.reading import Reading, elsewhere, here, timed
-from server.scheduling import give_way
+from server.scheduling import take_turns
 from server.settings import Settings
 from server.stages import Stages
 from server.tenants import ANYONE, Tenant, Tenants
@@ -95,8 +95,9 @@ class Service:
         self.metrics = Metrics()
         decoders = settings.decode_threads * max(1, settings.frontends)
         self.front = Front(clock, lanes=most_threads(decoders))
-        self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode", partial(give_way, False))
-        self._engine_threads = ThreadPoolExecutor(engine.lanes, "engine")
+        self._schedule = take_turns if engine.device.type == "cpu" and not settings.frontends else None
+        self.decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode", self._schedule)
+        self._engine_threads = ThreadPoolExecutor(engine.lanes, "engine", self._schedule)
         self.batcher: Batcher[Image, Ranking] = Batcher(
             engine,
             self.controller,
@@ -204,8 +205,8 @@ class Service:
             self._gpu.start()
         dearest_first = [entry.stitch for entry in reversed(self.controller.frontier)]
         await asyncio.get_running_loop().run_in_executor(self._engine_threads, self.engine.warm_up, dearest_first)
-        if self.engine.device.type == "cpu" and not self.settings.frontends:
-            give_way(True)
+        if self._schedule:
+            self._schedule(interrupting=False)
         self._tasks = list(map(asyncio.create_task, (self.batcher.run(), self._watch(), self._record(dearest_first))))
         for task, told in zip(self._tasks, ENDED, strict=True):
             task.add_done_callback(partial(_tell_of_end, told))

@@ -1,41 +1,92 @@
-"""Whether the event loop interrupts the engine."""
+"""Whether a thread interrupts others, and how long it has the processor."""
 
 import asyncio
+import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from conftest import Running, settings
 
-from server.scheduling import give_way
+from server.scheduling import ATTRIBUTES, SET_ATTRIBUTES, TURN, take_turns
 from server.service import Service
 
-
-@pytest.fixture(autouse=True)
-def usual() -> Iterator[None]:
-    give_way(True)
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_BATCH:
-        pytest.skip("the system does not let a thread choose")
-    give_way(False)
-    yield
-    give_way(False)
+if not hasattr(os, "SCHED_BATCH"):
+    pytest.skip("the system does not let a thread choose", allow_module_level=True)
 
 
-async def policies(service: Service) -> tuple[int, int]:
-    """Of the event loop, and of a thread that decodes."""
+class Schedule(NamedTuple):
+    """A thread's policy, its nice value, and the nanoseconds of a turn, 0 where the kernel does not tell."""
+
+    policy: int
+    nice: int
+    turn: int
+
+
+def schedule() -> Schedule:
+    """Of the thread that calls."""
+    turn, found = 0, ctypes.create_string_buffer(ATTRIBUTES.size)
+    if SET_ATTRIBUTES and ctypes.CDLL(None).syscall(SET_ATTRIBUTES + 1, 0, found, ATTRIBUTES.size, 0) == 0:
+        turn = ATTRIBUTES.unpack(found.raw)[5]
+    return Schedule(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), turn)
+
+
+TOLD = round(TURN * 1e9) if schedule().turn else 0
+
+
+def after(*calls: Callable[[], object]) -> Schedule:
+    """That of a thread which did this."""
+    with ThreadPoolExecutor(1) as thread:
+        for call in calls:
+            thread.submit(call).result()
+        return thread.submit(schedule).result()
+
+
+@pytest.mark.parametrize(("interrupting", "policy"), [(True, "SCHED_OTHER"), (False, "SCHED_BATCH")])
+def test_a_thread_keeps_the_processor_for_its_turn(interrupting: bool, policy: str) -> None:
+    found = after(partial(take_turns, interrupting=interrupting))
+    assert found == (getattr(os, policy), schedule().nice, TOLD)
+
+
+def test_it_may_change_its_mind_and_stays_as_nice_as_it_was() -> None:
+    be_nice = partial(os.setpriority, os.PRIO_PROCESS, 0, 7)
+    found = after(be_nice, partial(take_turns, interrupting=False), take_turns)
+    assert found == (os.SCHED_OTHER, 7, TOLD)
+
+
+def test_a_thread_with_another_policy_keeps_that() -> None:
+    stay_behind = partial(os.sched_setscheduler, 0, os.SCHED_IDLE, os.sched_param(0))
+    before = after(stay_behind)
+    assert before.policy == os.SCHED_IDLE
+    assert after(stay_behind, take_turns) == before
+
+
+async def schedules(service: Service) -> tuple[Schedule, Schedule, Schedule]:
+    """Of the event loop, of a thread that decodes, and of the engine's."""
     await service.start()
-    decoding = await asyncio.wrap_future(service.decode_pool.submit(os.sched_getscheduler, 0))
-    policy = os.sched_getscheduler(0)
+    decoding = await asyncio.wrap_future(service.decode_pool.submit(schedule))
+    computing = await asyncio.wrap_future(service._engine_threads.submit(schedule))
+    waiting = schedule()
     await service.stop()
-    return policy, decoding
+    return waiting, decoding, computing
 
 
-def test_the_event_loop_gives_way_and_threads_that_decode_do_not(running: Running, cache: Path) -> None:
+def run(service: Service) -> tuple[Schedule, Schedule, Schedule]:
+    with ThreadPoolExecutor(1) as thread:  # which then is as it has become
+        return thread.submit(asyncio.run, schedules(service)).result()
+
+
+def test_the_event_loop_alone_does_not_interrupt(running: Running, cache: Path) -> None:
     service = Service(settings(cache), running.service.engine, running.service.table)
-    assert asyncio.run(policies(service)) == (os.SCHED_BATCH, os.SCHED_OTHER)
+    nice = schedule().nice
+    busy = (os.SCHED_OTHER, nice, TOLD)
+    assert run(service) == ((os.SCHED_BATCH, nice, TOLD), busy, busy)
 
 
-def test_behind_front_ends_it_does_not(running: Running, cache: Path) -> None:
+def test_behind_front_ends_nothing_changes(running: Running, cache: Path) -> None:
     service = Service(settings(cache, frontends=2), running.service.engine, running.service.table)
-    assert asyncio.run(policies(service)) == (os.SCHED_OTHER, os.SCHED_OTHER)
+    assert run(service) == (schedule(),) * 3
