@@ -131,16 +131,24 @@ class Comparison:
             self._warm(running, query)
             closed: list[Saturated] = []
             at: Row = {}
-            for share in SHARES:
+            for name, share, rate in self._levels:
                 closed.append(self._saturated(running, self._options.seconds, query))  # as fast as it is just now
-                each = trace(f"poisson:load={share}", closed[-1].rate, self._options.seconds)
+                each = trace(f"poisson:load={share}", rate or closed[-1].rate, self._options.seconds, self._round)
                 sent = paced(running, each, 60.0, query, self._clients)
                 told = summarise(sent.outcomes)
-                at |= {f"p50 at {share:.0%}": told.p50 or np.nan, f"p99 at {share:.0%}": told.p99 or np.nan}
-                at[f"failed at {share:.0%}"] = sum(each.status != OK for each in sent.outcomes)
-                at[f"sent late at {share:.0%}"] = sent.late(99)
+                at |= {f"p50 at {name}": told.p50 or np.nan, f"p99 at {name}": told.p99 or np.nan}
+                at |= {f"failed at {name}": sum(each.status != OK for each in sent.outcomes)}
+                at |= {f"sent late at {name}": sent.late(99)}
             found: Row = {"rate": median(each.rate for each in closed), "failed": sum(each.failed for each in closed)}
             yield found | {"memory": running.memory, "start": running.started_s} | at
+
+    @property
+    def _levels(self) -> Iterator[tuple[str, float, float | None]]:
+        """What each level of load is called, and its share of so many requests a second; none: of a closed loop's."""
+        if self._options.rates:
+            yield from ((f"{rate:g}/s", 1.0, rate) for rate in self._options.rates)
+        else:
+            yield from ((f"{share:.0%}", share, None) for share in SHARES)
 
     def deit(self, who: Contestant) -> Iterator[Row]:
         """Large networks."""
@@ -218,6 +226,7 @@ def main() -> None:
     parser.add_argument("--cores", default="0", help="of the server, as taskset takes them")
     parser.add_argument("--client-core", default="1", help="of who asks: a thread or a process each")
     parser.add_argument("--connections", type=int, default=16, help="of the closed loop, but for noop")
+    parser.add_argument("--rates", type=float, nargs="+", help="of digits' open loop; none: shares of each one's own")
     parser.add_argument("--device", help="cuda, where the engine and timm compute; none: they on a CPU, ours by itself")
     parser.add_argument("--rows", type=int, help="most images of a batch; none: 16, and what is ours; on a device 64")
     parser.add_argument("--decoders", type=int, help="threads of bare; none: 2, on a device as many as --cores")
