@@ -6,8 +6,8 @@ decoder. In every round each has its turn, so that a machine whose speed changes
 table of medians and ranges. PYTHON has requirements.txt beside ours.
 
 noop    nothing to do for a body of 30 kB, 32 connections, closed loop
-digits  the most accurate stitch, JPEG: throughput of a closed loop of 16, after which each time latencies at a share of
-        that, open loop
+digits  the most accurate stitch, JPEG: throughput of a closed loop of 16, and just after it latencies of an open loop,
+        at a share of that or at a rate that is told
 deit    one anchor of DeiT-Ti/S/B at 224 px, JPEG of 500 x 375: closed loop of 16, beside the engine without a server
 burst   gamma arrivals, CV2 8, mean load 0.8 of what DeiT-B can, SLO three times what it takes for one image: what came
         in time, and top-1 with 0 for what did not; peers serve one anchor, ours chooses

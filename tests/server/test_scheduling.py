@@ -15,9 +15,6 @@ from conftest import Running, settings
 from server.scheduling import ATTRIBUTES, SET_ATTRIBUTES, TURN, take_turns
 from server.service import Service
 
-if not hasattr(os, "SCHED_BATCH"):
-    pytest.skip("the system does not let a thread choose", allow_module_level=True)
-
 
 class Schedule(NamedTuple):
     """A thread's policy, its nice value, and the nanoseconds of a turn, 0 where the kernel does not tell."""
@@ -35,9 +32,6 @@ def schedule() -> Schedule:
     return Schedule(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), turn)
 
 
-TOLD = round(TURN * 1e9) if schedule().turn else 0
-
-
 def after(*calls: Callable[[], object]) -> Schedule:
     """That of a thread which did this."""
     with ThreadPoolExecutor(1) as thread:
@@ -46,16 +40,31 @@ def after(*calls: Callable[[], object]) -> Schedule:
         return thread.submit(schedule).result()
 
 
+def told() -> int:
+    """The nanoseconds that a thread is to have, where the kernel tells."""
+    return round(TURN * 1e9) if schedule().turn else 0
+
+
+@pytest.fixture(autouse=True)
+def free_to_choose() -> None:
+    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        pytest.skip("the system has no such policies, or these tests run with another")
+    try:
+        after(partial(os.sched_setscheduler, 0, os.SCHED_BATCH, os.sched_param(0)))
+    except OSError:
+        pytest.skip("the system does not let a thread choose")
+
+
 @pytest.mark.parametrize(("interrupting", "policy"), [(True, "SCHED_OTHER"), (False, "SCHED_BATCH")])
 def test_a_thread_keeps_the_processor_for_its_turn(interrupting: bool, policy: str) -> None:
     found = after(partial(take_turns, interrupting=interrupting))
-    assert found == (getattr(os, policy), schedule().nice, TOLD)
+    assert found == (getattr(os, policy), schedule().nice, told())
 
 
 def test_it_may_change_its_mind_and_stays_as_nice_as_it_was() -> None:
     be_nice = partial(os.setpriority, os.PRIO_PROCESS, 0, 7)
     found = after(be_nice, partial(take_turns, interrupting=False), take_turns)
-    assert found == (os.SCHED_OTHER, 7, TOLD)
+    assert found == (os.SCHED_OTHER, 7, told())
 
 
 def test_a_thread_with_another_policy_keeps_that() -> None:
@@ -83,8 +92,8 @@ def run(service: Service) -> tuple[Schedule, Schedule, Schedule]:
 def test_the_event_loop_alone_does_not_interrupt(running: Running, cache: Path) -> None:
     service = Service(settings(cache), running.service.engine, running.service.table)
     nice = schedule().nice
-    busy = (os.SCHED_OTHER, nice, TOLD)
-    assert run(service) == ((os.SCHED_BATCH, nice, TOLD), busy, busy)
+    busy = (os.SCHED_OTHER, nice, told())
+    assert run(service) == ((os.SCHED_BATCH, nice, told()), busy, busy)
 
 
 def test_behind_front_ends_nothing_changes(running: Running, cache: Path) -> None:
