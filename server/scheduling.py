@@ -4,29 +4,43 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from contextlib import suppress
 
 TURN = 0.015
-"""Seconds. On one core, batches then end sooner than what came after them is read and decoded (benchmarks/served)."""
+"""Seconds. In the system's shorter turns what came after a batch is read and decoded while that is computed, and on one
+core both end later; how much longer they should be hardly matters (benchmarks/served)."""
 
-SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}.get(platform.machine())  # sched_setattr, which few C libraries have
+# The call sched_setattr, which few C libraries have, by architecture.
+NUMBERS = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "loongarch64": 274, "ppc64le": 355, "s390x": 345}
+SET_ATTRIBUTES = NUMBERS.get(platform.machine()) if sys.maxsize > 2**32 else None
 ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice value, priority, turn, two that others have
 
 
-def take_turns(*, interrupting: bool = True) -> None:
+def policy_now() -> int | None:
+    """This thread's; None where there are none, or a sandbox does not tell."""
+    with suppress(OSError):
+        if hasattr(os, "SCHED_BATCH"):  # Linux alone
+            return os.sched_getscheduler(0)
+    return None
+
+
+FROM_THE_START = policy_now()
+
+
+def take_turns(*, interrupting: bool = True, call: int | None = SET_ATTRIBUTES) -> None:
     """Have this thread, while others want its processor too, keep it for a TURN; and interrupt theirs or not.
 
     An event loop that waits when something comes for it handles together what came meanwhile, and interrupts the
-    engine less often (benchmarks/served). Threads inherit it. Nothing changes where the thread was started with another
-    policy than the usual one, or where there are none; before Linux 6.12 turns stay as short as the system has them.
+    engine less often (benchmarks/served). Threads inherit it. Nothing changes where the process was started with a
+    policy that is neither the usual one nor SCHED_BATCH, or where there are none; whoever was started with SCHED_BATCH
+    interrupts nobody. Before Linux 6.12, or without this `call`, turns stay as the system has them.
     """
-    if not hasattr(os, "sched_setscheduler"):
+    if FROM_THE_START is None or not {FROM_THE_START, policy_now()} <= {os.SCHED_OTHER, os.SCHED_BATCH}:
         return
     with suppress(OSError):  # a sandbox may not allow it
-        if os.sched_getscheduler(0) in {os.SCHED_OTHER, os.SCHED_BATCH}:
-            policy = os.SCHED_OTHER if interrupting else os.SCHED_BATCH
+        policy = FROM_THE_START if interrupting else os.SCHED_BATCH
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        told = ATTRIBUTES.pack(ATTRIBUTES.size, policy, 0, nice, 0, round(TURN * 1e9), 0, 0)
+        if call is None or ctypes.CDLL(None).syscall(call, 0, told, 0) != 0:
             os.sched_setscheduler(0, policy, os.sched_param(0))
-            nice = os.getpriority(os.PRIO_PROCESS, 0)
-            told = ATTRIBUTES.pack(ATTRIBUTES.size, policy, 0, nice, 0, round(TURN * 1e9), 0, 0)
-            if SET_ATTRIBUTES:
-                ctypes.CDLL(None).syscall(SET_ATTRIBUTES, 0, told, 0)

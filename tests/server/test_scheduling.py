@@ -1,8 +1,11 @@
 """Whether a thread interrupts others, and how long it has the processor."""
 
 import asyncio
+import copy
 import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from conftest import Running, settings
 
 from server.scheduling import ATTRIBUTES, SET_ATTRIBUTES, TURN, take_turns
@@ -47,9 +51,11 @@ def told() -> int:
 
 @pytest.fixture(autouse=True)
 def free_to_choose() -> None:
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        pytest.skip("the system has no such policies, or these tests run with another")
+    if not hasattr(os, "SCHED_BATCH"):
+        pytest.skip("the system has no such policies")
     try:
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            pytest.skip("these tests run with another policy than the usual one")
         after(partial(os.sched_setscheduler, 0, os.SCHED_BATCH, os.sched_param(0)))
     except OSError:
         pytest.skip("the system does not let a thread choose")
@@ -62,9 +68,28 @@ def test_a_thread_keeps_the_processor_for_its_turn(interrupting: bool, policy: s
 
 
 def test_it_may_change_its_mind_and_stays_as_nice_as_it_was() -> None:
-    be_nice = partial(os.setpriority, os.PRIO_PROCESS, 0, 7)
-    found = after(be_nice, partial(take_turns, interrupting=False), take_turns)
-    assert found == (os.SCHED_OTHER, 7, told())
+    nicer = min(19, schedule().nice + 7)
+    found = after(
+        partial(os.setpriority, os.PRIO_PROCESS, 0, nicer), partial(take_turns, interrupting=False), take_turns
+    )
+    assert found == (os.SCHED_OTHER, nicer, told())
+
+
+def test_without_the_call_it_chooses_whether_to_interrupt_alone() -> None:
+    found = after(partial(take_turns, interrupting=False, call=None))
+    assert found == schedule()._replace(policy=os.SCHED_BATCH)
+
+
+@pytest.mark.parametrize("policy", ["SCHED_BATCH", "SCHED_IDLE"])
+def test_a_process_that_was_started_to_interrupt_nobody_does_not(policy: str) -> None:
+    program = f"""
+import os
+os.sched_setscheduler(0, os.{policy}, os.sched_param(0))
+from server.scheduling import take_turns
+take_turns()
+assert os.sched_getscheduler(0) == os.{policy}
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_thread_with_another_policy_keeps_that() -> None:
@@ -99,3 +124,9 @@ def test_the_event_loop_alone_does_not_interrupt(running: Running, cache: Path) 
 def test_behind_front_ends_nothing_changes(running: Running, cache: Path) -> None:
     service = Service(settings(cache, frontends=2), running.service.engine, running.service.table)
     assert run(service) == (schedule(),) * 3
+
+
+def test_beside_a_device_that_computes_by_itself_nothing_changes(running: Running, cache: Path) -> None:
+    elsewhere = copy.copy(running.service.engine)
+    elsewhere.device = torch.device("meta")
+    assert run(Service(settings(cache), elsewhere, running.service.table)) == (schedule(),) * 3
