@@ -237,6 +237,8 @@ def main() -> None:
     parser.add_argument("--burst-seconds", type=float, default=40.0)
     parser.add_argument("--out", type=Path, default=Path("runs/peers.json"))
     options = parser.parse_args()
+    if min(options.rates or [1.0]) <= 0:
+        parser.error("--rates: requests a second, more than 0")
     if options.checkpoint is None and {"deit", "burst"} & set(options.tasks):
         parser.error("--checkpoint: deit and burst need the weights of deit_ti_s_b")
     options.rows = options.rows or (64 if options.device else 16)
