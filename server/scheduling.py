@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 
 TURN = 0.015
-"""Seconds. In the system's shorter turns what came after a batch is read and decoded while that is computed: on one core
-the batch ends later, for which all wait. How much longer they are hardly matters (benchmarks/served)."""
+"""Seconds. In the system's shorter turns what came after a batch is read and decoded while that is computed: on one
+core the batch ends later, for which all wait. How much longer they are hardly matters (benchmarks/served)."""
 
 # The call sched_setattr, which few C libraries have, by architecture.
 NUMBERS = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "loongarch64": 274, "ppc64le": 355, "s390x": 345}
