@@ -4,16 +4,13 @@ import ctypes
 import os
 import platform
 import struct
-import sys
 from contextlib import suppress
 
 TURN = 0.015
-"""Seconds. In the system's shorter turns what came after a batch is read and decoded while that is computed: on one
-core the batch ends later, for which all wait. How much longer they are hardly matters (benchmarks/served)."""
+"""Seconds, several times what the system gives: what came after a batch is then rarely read and decoded while that is
+computed, for which all on one core wait. How much longer it is hardly matters (benchmarks/served)."""
 
-# The call sched_setattr, which few C libraries have, by architecture.
-NUMBERS = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "loongarch64": 274, "ppc64le": 355, "s390x": 345}
-SET_ATTRIBUTES = NUMBERS.get(platform.machine()) if sys.maxsize > 2**32 else None
+SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}.get(platform.machine())  # sched_setattr, which few C libraries have
 ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice value, priority, turn, two that others have
 
 

@@ -131,9 +131,10 @@ class Comparison:
             self._warm(running, query)
             closed: list[Saturated] = []
             at: Row = {}
-            for name, share, rate in self._levels:
+            for level in self._options.rates or SHARES:
                 closed.append(self._saturated(running, self._options.seconds, query))  # as fast as it is just now
-                each = trace(f"poisson:load={share}", rate or closed[-1].rate, self._options.seconds, self._round)
+                name, of = (f"{level:g}/s", 1.0) if self._options.rates else (f"{level:.0%}", closed[-1].rate)
+                each = trace(f"poisson:load={level}", of, self._options.seconds, self._round)
                 sent = paced(running, each, 60.0, query, self._clients)
                 told = summarise(sent.outcomes)
                 at |= {f"p50 at {name}": told.p50 or np.nan, f"p99 at {name}": told.p99 or np.nan}
@@ -141,14 +142,6 @@ class Comparison:
                 at |= {f"sent late at {name}": sent.late(99)}
             found: Row = {"rate": median(each.rate for each in closed), "failed": sum(each.failed for each in closed)}
             yield found | {"memory": running.memory, "start": running.started_s} | at
-
-    @property
-    def _levels(self) -> Iterator[tuple[str, float, float | None]]:
-        """What each level of load is called, and its share of so many requests a second; none: of a closed loop's."""
-        if self._options.rates:
-            yield from ((f"{rate:g}/s", 1.0, rate) for rate in self._options.rates)
-        else:
-            yield from ((f"{share:.0%}", share, None) for share in SHARES)
 
     def deit(self, who: Contestant) -> Iterator[Row]:
         """Large networks."""

@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+import test_lanes
 from made_up import small_table
 from test_batcher import House, house
+
+from server.batcher import TURNS
 
 
 async def asking_twice(home: House) -> None:
@@ -31,3 +34,20 @@ def test_who_asks_again_at_once_is_in_the_next_batch_unless_some_are_refused(ref
             assert home.engine.batches[1][0] == second
 
     asyncio.run(scenario())
+
+
+async def turns_between(lanes: int) -> int:
+    """Of the event loop, from when a batch ends until the next begins."""
+    async with test_lanes.house(lanes) as home:
+        await home.ask("a")
+        await home.ask("b")
+        home.hands.end(0)
+        count = 0
+        while len(home.hands.begun) < 2:
+            count += 1
+            await asyncio.sleep(0)
+        return count
+
+
+def test_beside_a_device_that_computes_by_itself_the_next_batch_begins_at_once() -> None:
+    assert asyncio.run(turns_between(2)) == asyncio.run(turns_between(1)) - TURNS
