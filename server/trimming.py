@@ -35,6 +35,7 @@ class Trimmed(NamedTuple):
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xfe]")
 _JPEG_SCAN, _JPEG_JFIF, _JPEG_EXIF, _JPEG_ADOBE = 0xDA, 0xE0, 0xE1, 0xEE
 _JPEG_TABLES = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xE0)})  # the frame's header is one of them
+_JPEG_SEQUENTIAL = frozenset({0xC0, 0xC1})
 _JPEG_BARE = range(0xD0, 0xDA)  # without content
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
@@ -44,15 +45,13 @@ def jpeg(body: bytes) -> Trimmed:
 
     Raises TooLarge past MOST_PARTS, MOST_SCANS or MOST_TABLES.
     """
-    passes = body.count(b"\xff\xda\x00")
-    if passes > MOST_SCANS:
-        raise TooLarge(f"the JPEG image has more than {MOST_SCANS} scans")
-    jfif, adobe, exif, tables, scans = b"", b"", b"", [], len(body)
+    jfif, adobe, exif, tables, scans, components = b"", b"", b"", [], len(body), b""
     for marker, start, stop in _jpeg_segments(body):
         if marker == _JPEG_SCAN:
             scans = start
         elif marker in _JPEG_TABLES:
             tables.append(body[start:stop])
+            components = body[start + 9 : start + 10] if marker in _JPEG_SEQUENTIAL else components
         elif marker == _JPEG_JFIF and body.startswith(b"JFIF\x00", start + 4):
             jfif = _JFIF
         elif marker == _JPEG_ADOBE and body.startswith(b"Adobe", start + 4) and stop - start >= 16:
@@ -61,6 +60,11 @@ def jpeg(body: bytes) -> Trimmed:
             exif = body[start + 4 : stop]
     if sum(map(len, tables)) > MOST_TABLES:
         raise TooLarge(f"the JPEG image has more than {MOST_TABLES} bytes of tables before its first scan")
+    # Where a sequential file's first scan has all components, libjpeg refuses another; to count is a pass over megabytes.
+    only = components and components == body[scans + 4 : scans + 5]
+    passes = 1 if only else body.count(b"\xff\xda\x00")
+    if passes > MOST_SCANS:
+        raise TooLarge(f"the JPEG image has more than {MOST_SCANS} scans")
     return Trimmed(b"".join((body[:2], jfif, adobe, *tables, memoryview(body)[scans:])), exif, passes)
 
 

@@ -93,6 +93,19 @@ def test_a_jpeg_may_have_so_many_scans_and_no_more() -> None:
             decode(PROGRESSIVE[:-2] + empty * (11 - scans) + PROGRESSIVE[-2:], SMALL, limits, exact=exact)
 
 
+def test_one_scan_of_all_components_is_not_looked_over_for_others_as_there_may_be_none() -> None:
+    scan = JPEG[JPEG.index(b"\xff\xda") : -2]
+    behind = JPEG + scan * MOST_SCANS  # not of the picture, which has ended
+    assert torch.equal(pixels(behind), pixels(JPEG))
+    for exact in (True, False):
+        with pytest.raises(BadImage):
+            decode(JPEG[:-2] + scan + JPEG[-2:], SMALL, Limits(), exact=exact)
+    apart = JPEG.replace(scan[:5], scan[:4] + b"\x01")  # as if it had one component of three
+    assert trimming.jpeg(apart + scan * 3).scans == 3 + apart.count(b"\xff\xda")
+    with pytest.raises(TooLarge, match="scans"):
+        pixels(apart + scan * MOST_SCANS)
+
+
 @pytest.mark.parametrize("marker", [0xDB, 0xC4, 0xC0])
 def test_a_jpegs_tables_are_bounded(marker: int) -> None:
     half = segment(marker, bytes(MOST_TABLES // 2))
