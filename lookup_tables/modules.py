@@ -1,7 +1,7 @@
 """Which modules a family's stitches are made of: from a route to the steps it walks, without the network itself."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,6 +10,9 @@ INPUT, OUTPUT = "input", "output"
 """Module classes that every batch passes once: images to the device and normalised, logits ranked and back."""
 LAUNCH = "launch"
 """Listed like a module class: the least seconds that a mixture takes, after its input, for each module call."""
+
+LAST = ".last"
+"""What the class of a block before a head ends with: the class of that block elsewhere, and this."""
 
 _SEGMENT = re.compile(r"(?P<anchor>[^\[\]:>]+)\[(?P<start>[0-9]{1,6}):(?P<stop>[0-9]{1,6})\]", re.ASCII)
 
@@ -45,6 +48,11 @@ class Module:
     flops: int | None = None
 
 
+def counted_as(kind: str, measured: Collection[str]) -> str:
+    """The class whose latency is that of `kind`: itself, or that of other blocks where a last one was not measured."""
+    return kind if kind in measured else kind.removesuffix(LAST)
+
+
 def join(front: str, stop: int, end: str, start: int) -> str:
     """Where a stitching layer stands: `deit_ti[:4]>deit_s[4:]`, behind the blocks before `stop`, before `start`."""
     return f"{front}[:{stop}]>{end}[{start}:]"
@@ -55,7 +63,8 @@ class Composition:
     """All modules of a family.
 
     An anchor's own modules are named after it: `deit_ti.stem`, `deit_ti.blocks.0` and so on, `deit_ti.head`. A route of
-    several segments ends with `bare_head` where the last anchor has one.
+    several segments ends with `bare_head` where the last anchor has one; the block before a head is
+    `deit_ti.blocks.11.last` where that is a module of its own.
     """
 
     modules: tuple[Module, ...]
@@ -89,7 +98,7 @@ class Composition:
         for part in parts:
             if part.stop > self._depths.get(part.anchor, 0):
                 return f"{part.anchor}.blocks.{max(part.start, self._depths.get(part.anchor, 0))}"
-        return next((name for name in self._ends(parts) if name not in self._places), None)
+        return next((name for name in self._names(parts) if name not in self._places), None)
 
     def covering(self, costs: Mapping[str, float]) -> list[str]:
         """Routes that together pass every module class that any of them passes, none superfluous.
@@ -114,7 +123,10 @@ class Composition:
         stem, *joins, head = self._ends(parts)
         for part, before in zip(parts, [stem, *joins], strict=True):
             yield before
-            yield from (f"{part.anchor}.blocks.{block}" for block in range(part.start, part.stop))
+            yield from (f"{part.anchor}.blocks.{block}" for block in range(part.start, part.stop - 1))
+            final = f"{part.anchor}.blocks.{part.stop - 1}"
+            ends = part is parts[-1] and f"{final}{LAST}" in self._places
+            yield f"{final}{LAST}" if ends else final
         yield head
 
     def _ends(self, parts: tuple[Segment, ...]) -> list[str]:
@@ -135,6 +147,7 @@ class Composition:
         blocks: dict[str, set[int]] = {}
         for name in self._places:
             anchor, _, block = name.rpartition(".blocks.")
+            block = block.removesuffix(LAST)
             if anchor and block.isdecimal():
                 blocks.setdefault(anchor, set()).add(int(block))
         return {anchor: _first_missing(numbers) for anchor, numbers in blocks.items()}

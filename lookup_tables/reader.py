@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from lookup_tables.latency import Latency, Measurement, ModuleMeasurement
-from lookup_tables.modules import INPUT, LAUNCH, OUTPUT, Composition, Module, segments
+from lookup_tables.modules import INPUT, LAUNCH, OUTPUT, Composition, Module, counted_as, segments
 from lookup_tables.records import Entry, Family, TableError
 
 SCHEMA = 1
@@ -153,7 +153,8 @@ def read_latency(
             measured[m.stitch, m.batch] = m
     if not measured and not modules:
         raise fault(path, None, "no measurements", FIX_LATENCY)
-    missing = sorted(needed - {module for module, _ in modules}) if modules else []
+    kinds = {module for module, _ in modules}
+    missing = sorted(kind for kind in needed if counted_as(kind, kinds) not in kinds) if modules else []
     if missing:
         raise fault(path, None, f"nothing measured of module {missing[0]}", FIX_LATENCY)
     return Latency(device, tuple(measured.values()), details, tuple(modules.values()))

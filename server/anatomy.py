@@ -64,7 +64,7 @@ def _anchor(name: str, seam: Anchor, costs: _Costs) -> AnchorListed:
         stem=StepListed(**costs.of(seam.stem.name)),
         blocks=[
             BlockListed(**costs.of(block.name), stage=seam.stage(at), width=seam.widths[at + 1])
-            for at, block in enumerate(seam.blocks)
+            for at, block in enumerate((*seam.blocks[:-1], seam.last or seam.blocks[-1]))
         ],
         head=StepListed(**costs.of(seam.head.name)),
     )

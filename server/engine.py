@@ -84,7 +84,7 @@ class Engine:
         # float32 that was asked for is exact: equal to timm's to the last bit.
         self._layout = torch.contiguous_format if dtype == "float32" else torch.channels_last
         self.model = model.to(memory_format=self._layout).eval().requires_grad_(False)
-        streamline(self.model)
+        streamline(self.model, exactly=dtype == "float32")
         self.threads = settle(self.model, threads, cache) if device.type == "cpu" else None
         p = model.family.preprocessing
         self.image_size = p.size

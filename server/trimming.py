@@ -60,7 +60,7 @@ def jpeg(body: bytes) -> Trimmed:
             exif = body[start + 4 : stop]
     if sum(map(len, tables)) > MOST_TABLES:
         raise TooLarge(f"the JPEG image has more than {MOST_TABLES} bytes of tables before its first scan")
-    # Where a sequential file's first scan has all components, libjpeg refuses another; to count is a pass over megabytes.
+    # Where a sequential file's first scan has all components, libjpeg refuses another, and megabytes need no counting.
     only = components and components == body[scans + 4 : scans + 5]
     passes = 1 if only else body.count(b"\xff\xda\x00")
     if passes > MOST_SCANS:

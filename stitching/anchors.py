@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any, Literal
@@ -43,7 +43,8 @@ class Anchor:
 
     Blocks are numbered through the stages, `stages` says how many each has, and a stage's down-sampling belongs to its
     first block. `widths[i]` is the width of the features before block i, the last one that after the last block.
-    `bare_head` is the head without the final norm, where the network has one to leave out.
+    `bare_head` is the head without the final norm, where the network has one to leave out. `last` is the last block
+    where the head follows it, if that looks at one token: a step of its own, as it then need not give the others.
     """
 
     net: Any
@@ -54,6 +55,7 @@ class Anchor:
     stages: tuple[int, ...]
     widths: tuple[int, ...]
     layout: Layout
+    last: Step | None = None
 
     @property
     def depth(self) -> int:
@@ -144,15 +146,19 @@ def _norm_pre_and_classify(net: Any, features: Tensor) -> Tensor:
 
 def _cut_vit(name: str, net: Any) -> Anchor:
     owns = (net.norm, net.fc_norm, net.head)
+    blocks = _blocks(name, [(net.blocks, ())])
+    final = blocks[-1]
+    last = replace(final, name=f"{final.name}.last", kind=f"{final.kind}.last")
     return Anchor(
         net,
         _whole(f"{name}.stem", partial(_embed_vit, net), net.patch_embed),
-        _blocks(name, [(net.blocks, ())]),
+        blocks,
         _whole(f"{name}.head", partial(_norm_and_classify, net), *owns),
         _whole(f"{name}.bare_head", partial(_classify, net), *owns),
         (len(net.blocks),),
         (net.embed_dim,) * (len(net.blocks) + 1),
         "tokens",
+        last if net.global_pool == "token" else None,
     )
 
 

@@ -12,6 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stitching.anchors import Anchor
 from stitching.model import SNNet
 
 Run = Callable[[Tensor], Tensor]
@@ -19,16 +20,20 @@ Run = Callable[[Tensor], Tensor]
 TRIED_ON = 2, 5  # rows and tokens of noise
 
 
-def streamline(model: SNNet) -> int:
+def streamline(model: SNNet, *, exactly: bool = False) -> int:
     """Have a model, from now on only evaluated, run its blocks lean where there is a way; gives how many.
 
-    They keep the weights they find: the model is not to be converted or moved afterwards.
+    They keep the weights they find: the model is not to be converted or moved afterwards. Last blocks before a head
+    are spared the tokens that it does not look at, which rounds otherwise: not if all bits are to be kept `exactly`.
     """
     count = 0
     for place, seam in enumerate(model.seams):
         runs = [lean(step.run) if isinstance(step.run, nn.Module) else None for step in seam.blocks]
         blocks = tuple(replace(step, run=run or step.run) for step, run in zip(seam.blocks, runs, strict=True))
-        model.seams = (*model.seams[:place], replace(seam, blocks=blocks), *model.seams[place + 1 :])
+        last = seam.last
+        if last and runs[-1]:
+            last = replace(last, run=runs[-1] if exactly else for_head(seam) or runs[-1])
+        model.seams = (*model.seams[:place], replace(seam, blocks=blocks, last=last), *model.seams[place + 1 :])
         count += sum(run is not None for run in runs)
     return count
 
@@ -42,15 +47,40 @@ def lean(block: nn.Module) -> Run | None:
     if not isinstance(block, Block):
         return None
     block.eval()
-    weight = block.norm1.weight
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(*TRIED_ON, len(weight), generator=generator).to(weight.device, weight.dtype)
+    noise = _noise(block)
     try:
         run = _lean(block)
         same = torch.equal(run(noise), block(noise))
     except (AttributeError, TypeError, RuntimeError):  # parts that others have, or lack
         return None
     return run if same else None
+
+
+@torch.inference_mode()
+def for_head(anchor: Anchor) -> Run | None:
+    """What an anchor's last block, which has a lean way, gives of its first token, (N, 1, width), up to rounding.
+
+    None where a head looks at others, which is found by trying too.
+    """
+    block, heads = anchor.net.blocks[-1], [step.run for step in (anchor.head, anchor.bare_head) if step]
+    noise, run = _noise(block), _first_token(block)
+    try:
+        one, all_ = run(noise), block(noise)
+        same = _alike(one, all_[:, :1]) and all(_alike(head(one), head(all_)) for head in heads)
+    except (IndexError, RuntimeError):  # a head for a token that is not there
+        return None
+    return run if same else None
+
+
+def _noise(block: Any) -> Tensor:
+    weight = block.norm1.weight
+    noise = torch.randn(*TRIED_ON, len(weight), generator=torch.Generator().manual_seed(0))
+    return noise.to(weight.device, weight.dtype)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether they are the same but for rounding."""
+    return bool((one - other).float().norm() <= torch.finfo(one.dtype).eps ** 0.5 * other.float().norm())
 
 
 def _lean(block: Any) -> Run:
@@ -75,6 +105,36 @@ def _attention(attention: Any, gamma: Tensor | None) -> Run:
         q, k, v = qkv.unbind(0)  # (N, heads, tokens, width)
         x = F.scaled_dot_product_attention(q, k, v) if fused else _products(q.mul_(scale), k, v)
         x = F.linear(x.transpose(1, 2).reshape(rows, tokens, heads * width), out_weight, out_bias)
+        return x if gamma is None else x.mul_(gamma)
+
+    return run
+
+
+def _first_token(block: Any) -> Run:
+    attend, perceive = _first_attention(block.attn, _gamma(block.ls1)), _perceptron(block.mlp, _gamma(block.ls2))
+    first, second = _norm(block.norm1), _norm(block.norm2)
+
+    def run(x: Tensor) -> Tensor:
+        one = attend(first(x)).add_(x[:, 0])
+        return perceive(second(one)).add_(one).unsqueeze(1)
+
+    return run
+
+
+def _first_attention(attention: Any, gamma: Tensor | None) -> Run:
+    """(N, tokens, width) -> (N, width): the first token asks, all are asked."""
+    heads, width, scale, fused = attention.num_heads, attention.head_dim, attention.scale, attention.fused_attn
+    size, bias = heads * width, attention.qkv.bias
+    asking, asked = attention.qkv.weight[:size], attention.qkv.weight[size:]
+    asking_bias, asked_bias = (None, None) if bias is None else (bias[:size], bias[size:])
+    out_weight, out_bias = attention.proj.weight, attention.proj.bias
+
+    def run(x: Tensor) -> Tensor:
+        rows, tokens, _ = x.shape
+        q = F.linear(x[:, 0], asking, asking_bias).view(rows, heads, 1, width)
+        k, v = F.linear(x, asked, asked_bias).view(rows, tokens, 2, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v) if fused else _products(q.mul_(scale), k, v)
+        x = F.linear(x.reshape(rows, size), out_weight, out_bias)
         return x if gamma is None else x.mul_(gamma)
 
     return run

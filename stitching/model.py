@@ -83,13 +83,15 @@ class SNNet(nn.Module):
 
     def segments(self, stitch: Stitch) -> tuple[tuple[Step, ...], ...]:
         """The path by segment: the stem belongs to the first, a stitching layer to what it leads into."""
-        first, last = self.seams[stitch.segments[0].anchor], self.seams[stitch.segments[-1].anchor]
+        first, end = self.seams[stitch.segments[0].anchor], self.seams[stitch.segments[-1].anchor]
         bare = not stitch.is_anchor and not self.family.norm_after_stitch
         parts = [list(self.seams[part.anchor].blocks[part.start : part.stop]) for part in stitch.segments]
+        if end.last and stitch.is_whole:
+            parts[-1][-1] = end.last
         for key, part in zip(stitch.layers, parts[1:], strict=True):
             part.insert(0, self._layer_steps[key])
         parts[0].insert(0, first.stem)
-        parts[-1].append(last.bare_head if bare and last.bare_head else last.head)
+        parts[-1].append(end.bare_head if bare and end.bare_head else end.head)
         return tuple(map(tuple, parts))
 
     def forward(self, images: Tensor, stitch: Stitch | Sequence[Stitch], through: Through[Step] = plainly) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_tables.latency import Curve, Latency, Measurement
+from lookup_tables.latency import Curve, Latency, Measurement, ModuleMeasurement
 
 LATENCY = Latency(
     "cpu-test",
@@ -76,3 +76,13 @@ def test_over_flops_takes_the_batch_and_the_quantile_asked_for() -> None:
 def test_an_unmeasured_stitch_has_no_curve() -> None:
     with pytest.raises(KeyError):
         LATENCY.seconds(9, 1)
+
+
+def test_a_last_block_that_was_not_measured_takes_as_long_as_others() -> None:
+    old = Latency("cpu-test", (), modules=(ModuleMeasurement("a.block", 1, 0.004, 0.005, 30),))
+    assert old.of_module("a.block.last").at(1) == 0.004
+    new = Latency("cpu-test", (), modules=(*old.modules, ModuleMeasurement("a.block.last", 1, 0.001, 0.002, 30)))
+    assert new.of_module("a.block.last").at(1) == 0.001
+    assert new.of_module("a.block").at(1) == 0.004
+    with pytest.raises(KeyError):
+        old.of_module("b.block.last")

@@ -66,6 +66,21 @@ def test_blocks_count_up_to_the_first_that_is_missing() -> None:
     assert blocks.lacks("a[0:1]") is None
 
 
+def test_the_block_before_a_head_is_a_module_of_its_own_where_it_is_listed() -> None:
+    names = ("stem", "blocks.0", "blocks.1.last", "head")
+    apart = Composition(tuple(Module(f"{anchor}.{name}", name) for anchor in "ab" for name in names))
+    joined = Composition((*apart.modules, Module("layer", "a>b", ("a[:1]>b[1:]", "a[:2]>b[1:]"))))
+    assert [step for step, _ in apart.walk("a[0:2]")] == ["a.stem", "a.blocks.0", "a.blocks.1.last", "a.head"]
+    walk = ["a.stem", "a.blocks.0", "layer", "b.blocks.1.last", "b.head"]
+    assert [step for step, _ in joined.walk("a[0:1]>b[1:2]")] == walk
+    assert joined.lacks("a[0:2]>b[1:2]") == "a.blocks.1", "which goes on, and so gives all tokens"
+    with pytest.raises(ValueError, match=r"there is no a\.blocks\.1"):
+        joined.steps("a[0:2]>b[1:2]")
+    both = Composition((*joined.modules, Module("a.blocks.1", "blocks.0")))
+    assert [step for step, _ in both.walk("a[0:2]>b[1:2]")][2:] == ["a.blocks.1", *walk[2:]]
+    assert both.lacks("a[0:3]") == "a.blocks.2"
+
+
 def test_a_join_reads_like_the_route_it_stands_in() -> None:
     assert join("deit_ti", 4, "deit_s", 5) == "deit_ti[:4]>deit_s[5:]"
 

@@ -149,6 +149,15 @@ def test_flops_of_modules_may_be_unknown(table: Path) -> None:
     assert without.modules == tuple(replace(module, flops=None) for module in whole.modules)
 
 
+def test_latencies_of_before_last_blocks_were_measured_apart_still_count(table: Path) -> None:
+    before = LookupTable.load(table, table / MODULES).seconds(0, 4)
+    edit(table / "modules.csv", "a.head,a.head,", "a.blocks.1.last,a.block.last,,102\na.head,a.head,")
+    assert LookupTable.load(table, table / MODULES).seconds(0, 4) == before
+    with (table / MODULES).open("a", encoding="utf-8") as file:
+        file.write("a.block.last,,4,1,2,30\n")
+    assert LookupTable.load(table, table / MODULES).seconds(0, 4) == pytest.approx(before - 0.004)
+
+
 def test_launching_is_of_no_use_where_the_modules_are_not_known(table: Path) -> None:
     (table / "modules.csv").unlink()
     edit(

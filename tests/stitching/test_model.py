@@ -85,8 +85,8 @@ def test_stitched_routes_skip_the_last_norm_where_the_family_says_so() -> None:
 def test_a_path_walks_stem_blocks_layer_blocks_head(small: SNNet) -> None:
     names = [step.name for step in small.path(small.stitches[70])]
     blocks = [f"s24.blocks.{i}" for i in range(12)]
-    assert names == ["s24.stem", *blocks, "stitch_layers.1.10", "s32.blocks.11", "s32.bare_head"]
-    assert [step.name for step in small.path(small.stitches[0])][-1] == "s16.head"
+    assert names == ["s24.stem", *blocks, "stitch_layers.1.10", "s32.blocks.11.last", "s32.bare_head"]
+    assert [step.name for step in small.path(small.stitches[0])][-2:] == ["s16.blocks.11.last", "s16.head"]
 
 
 @torch.inference_mode()

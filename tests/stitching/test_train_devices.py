@@ -77,7 +77,8 @@ def test_two_processes_draw_for_themselves_and_share_their_gradients(run: TrainC
     assert sorted(file.name for file in run.out.iterdir()) == ["last.pt", "model.safetensors"]
     trained = stitching.load("tiny", run.out / "model.safetensors").state_dict()
     for key, value in averaged(run, processes=2).state_dict().items():
-        torch.testing.assert_close(trained[key], value, atol=1e-5, rtol=0)
+        # A hundredth of a step: keys' biases have no gradient but rounding, of which AdamW makes some.
+        torch.testing.assert_close(trained[key], value, atol=1e-4, rtol=0)
 
 
 def test_running_statistics_are_averaged_over_the_processes(run: TrainConfig) -> None:
