@@ -13,10 +13,12 @@ A table is a folder, `lookup_tables/<family>/`, of four kinds of files:
 `modules.csv`
     What the stitches are made of, one row a module: `step,module,joins,flops`. A step is one call: `deit_ti.stem`,
     `deit_ti.blocks.3`, a stitching layer, `deit_s.head` (or `deit_s.bare_head`, which then ends every route of several
-    segments). `module` is its class: modules of one class are built alike, see inputs of one shape and take equally
-    long. `joins` says where a stitching layer stands: `deit_ti[:4]>deit_s[4:]`, several with spaces between. With the
-    routes this tells which modules a stitch passes. `flops` are one call's for one image; a table may lack that column,
-    or this file.
+    segments), before it `deit_s.blocks.11.last` where a block is another module there than in the middle of a route.
+    `module` is its class: modules of one class are built alike, see inputs of one shape and take equally long; what
+    lacks latencies of its own as `deit_s.block.last` counts as `deit_s.block`. `joins` says where a stitching layer
+    stands: `deit_ti[:4]>deit_s[4:]`, several with spaces between. With the routes this tells which modules a stitch
+    passes. `flops` are one call's for one image, of a last block as if it computed all tokens, as the papers count; a
+    table may lack that column, or this file.
 `latency.<device>.csv`
     What one device measured: lines `# key: value` (`schema` and `device` at least; threads, dtype and the like), then
     `stitch,batch,p50_ms,p99_ms,runs`, and with modules `module` before them: a row is of a module class or of a stitch.

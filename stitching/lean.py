@@ -64,9 +64,11 @@ def for_head(anchor: Anchor) -> Run | None:
     """
     block, heads = anchor.net.blocks[-1], [step.run for step in (anchor.head, anchor.bare_head) if step]
     noise, run = _noise(block), _first_token(block)
+    rounding = torch.finfo(noise.dtype).eps ** 0.5
     try:
         one, all_ = run(noise), block(noise)
-        same = _alike(one, all_[:, :1]) and all(_alike(head(one), head(all_)) for head in heads)
+        pairs = [(one, all_[:, :1]), *((head(one), head(all_)) for head in heads)]
+        same = all((a - b).float().norm() <= rounding * b.float().norm() for a, b in pairs)
     except (IndexError, RuntimeError):  # a head for a token that is not there
         return None
     return run if same else None
@@ -76,11 +78,6 @@ def _noise(block: Any) -> Tensor:
     weight = block.norm1.weight
     noise = torch.randn(*TRIED_ON, len(weight), generator=torch.Generator().manual_seed(0))
     return noise.to(weight.device, weight.dtype)
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether they are the same but for rounding."""
-    return bool((one - other).float().norm() <= torch.finfo(one.dtype).eps ** 0.5 * other.float().norm())
 
 
 def _lean(block: Any) -> Run:

@@ -113,6 +113,7 @@ def test_a_head_sees_the_token_it_would_have_seen(options: dict[str, Any], fused
     seam = anchor(**options)
     seam.net.blocks[-1].attn.fused_attn = fused
     seam.net.to(dtype)
+    seam.net.head.float().register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
     run = for_head(seam)
     assert run
     x = torch.randn(6, 17, 32, dtype=dtype)
