@@ -34,7 +34,8 @@ class Trimmed(NamedTuple):
 
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xfe]")
 _JPEG_SCAN, _JPEG_JFIF, _JPEG_EXIF, _JPEG_ADOBE = 0xDA, 0xE0, 0xE1, 0xEE
-_JPEG_TABLES = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xE0)})  # the frame's header is one of them
+_JPEG_TABLES = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD, 0xDE, 0xDF})  # the frame's header is one of them
+"""Of each libjpeg reads as many bytes as it says to have, or refuses the file: so it sees those that are seen here."""
 _JPEG_SEQUENTIAL = frozenset({0xC0, 0xC1})
 _JPEG_BARE = range(0xD0, 0xDA)  # without content
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
@@ -50,6 +51,8 @@ def jpeg(body: bytes) -> Trimmed:
         if marker == _JPEG_SCAN:
             scans = start
         elif marker in _JPEG_TABLES:
+            if stop < start + 4:  # not even its length: libjpeg would read that out of the next one
+                break
             tables.append(body[start:stop])
             components = body[start + 9 : start + 10] if marker in _JPEG_SEQUENTIAL else components
         elif marker == _JPEG_JFIF and body.startswith(b"JFIF\x00", start + 4):

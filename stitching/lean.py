@@ -85,10 +85,15 @@ def _lean(block: Any) -> Run:
     first, second = _norm(block.norm1), _norm(block.norm2)
 
     def run(x: Tensor) -> Tensor:
-        x = attend(first(x)).add_(x)
-        return perceive(second(x)).add_(x)
+        x = _sum(attend(first(x)), x)
+        return _sum(perceive(second(x)), x)
 
     return run
+
+
+def _sum(change: Tensor, x: Tensor) -> Tensor:
+    """Both added, in place unless the sum is to lie in memory as `x` does: later operations round by that."""
+    return change.add_(x) if x.is_contiguous() else x + change
 
 
 def _attention(attention: Any, gamma: Tensor | None) -> Run:

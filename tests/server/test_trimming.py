@@ -106,6 +106,19 @@ def test_one_scan_of_all_components_is_not_looked_over_for_others_as_there_may_b
         pixels(apart + scan * MOST_SCANS)
 
 
+@pytest.mark.parametrize("marker", [0xDC, 0xDB, 0xC4, 0xDD])
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_segment_too_short_for_its_length_hides_no_other_from_the_decoder(marker: int, length: int) -> None:
+    """It would take the next one for its content: a frame's header, and then the scans are not that frame's."""
+    frame = JPEG[JPEG.index(b"\xff\xc0") :][:19]
+    skipped = segment(0xDB, bytes(0xFF - 2 - (len(frame) - 1) - 4))  # so that 255 bytes end with it
+    many = PROGRESSIVE[:-2] + segment(0xDA, b"\x01\x01\x00\x00\x00\x00") * MOST_SCANS + PROGRESSIVE[-2:]
+    short = bytes([0xFF, marker, 0, length])
+    for exact in (True, False):
+        with pytest.raises((TooLarge, BadImage)):
+            decode(many[:20] + short + frame + skipped + many[20:], SMALL, Limits(), exact=exact)
+
+
 @pytest.mark.parametrize("marker", [0xDB, 0xC4, 0xC0])
 def test_a_jpegs_tables_are_bounded(marker: int) -> None:
     half = segment(marker, bytes(MOST_TABLES // 2))

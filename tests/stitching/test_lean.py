@@ -87,6 +87,15 @@ def test_a_streamlined_model_gives_the_same_bits_alone_and_mixed() -> None:
 
 
 @torch.inference_mode()
+def test_features_lie_as_the_modules_leave_them() -> None:
+    whole, x = block(), torch.randn(6, 32, 17).transpose(1, 2)  # as patches do without a class token
+    run = lean(whole)
+    assert run
+    assert run(x).stride() == whole(x).stride() != torch.empty(x.shape).stride()
+    assert torch.equal(run(x), whole(x))
+
+
+@torch.inference_mode()
 def test_the_block_before_a_head_is_spared_what_that_does_not_look_at() -> None:
     whole, model = small(), small()
     streamline(model)
