@@ -249,7 +249,7 @@ def _module_measurement(row: Row, kinds: frozenset[str]) -> ModuleMeasurement:
     if row.cells["stitch"]:
         raise row.fault("a row is of a stitch or of a module, not of both")
     if module not in kinds and not (kinds and module == LAUNCH):
-        remedy = f"{FIX_LATENCY}, or, where the table is the older of both, write that again with `stitchserve evaluate`"
+        remedy = f"{FIX_LATENCY}, or, where the table is older than that, write it again with `stitchserve evaluate`"
         raise fault(row.path, row.line, f"module {module[:80]!r} is not in modules.csv", remedy)
     return ModuleMeasurement(module, *_measured(row))
 
