@@ -46,7 +46,7 @@ def jpeg(body: bytes) -> Trimmed:
 
     Raises TooLarge past MOST_PARTS, MOST_SCANS or MOST_TABLES.
     """
-    jfif, adobe, exif, tables, scans, components = b"", b"", b"", [], len(body), b""
+    jfif, adobe, exif, tables, scans = b"", b"", b"", [], len(body)
     for marker, start, stop in _jpeg_segments(body):
         if marker == _JPEG_SCAN:
             scans = start
@@ -54,7 +54,6 @@ def jpeg(body: bytes) -> Trimmed:
             if stop < start + 4:  # not even its length: libjpeg would read that out of the next one
                 break
             tables.append(body[start:stop])
-            components = body[start + 9 : start + 10] if marker in _JPEG_SEQUENTIAL else components
         elif marker == _JPEG_JFIF and body.startswith(b"JFIF\x00", start + 4):
             jfif = _JFIF
         elif marker == _JPEG_ADOBE and body.startswith(b"Adobe", start + 4) and stop - start >= 16:
@@ -64,8 +63,8 @@ def jpeg(body: bytes) -> Trimmed:
     if sum(map(len, tables)) > MOST_TABLES:
         raise TooLarge(f"the JPEG image has more than {MOST_TABLES} bytes of tables before its first scan")
     # Where a sequential file's first scan has all components, libjpeg refuses another, and megabytes need no counting.
-    only = components and components == body[scans + 4 : scans + 5]
-    passes = 1 if only else body.count(b"\xff\xda\x00")
+    components = next((table[9:10] for table in tables if table[1] in _JPEG_SEQUENTIAL), None)
+    passes = 1 if components == body[scans + 4 : scans + 5] else body.count(b"\xff\xda\x00")
     if passes > MOST_SCANS:
         raise TooLarge(f"the JPEG image has more than {MOST_SCANS} scans")
     return Trimmed(b"".join((body[:2], jfif, adobe, *tables, memoryview(body)[scans:])), exif, passes)

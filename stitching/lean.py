@@ -16,6 +16,8 @@ from stitching.anchors import Anchor
 from stitching.model import SNNet
 
 Run = Callable[[Tensor], Tensor]
+Split = Callable[[Tensor], tuple[Tensor, ...]]
+"""Features (N, tokens, width) -> queries, keys and values, each (N, heads, tokens, width of a head)."""
 
 TRIED_ON = 2, 5  # rows and tokens of noise
 
@@ -63,7 +65,7 @@ def for_head(anchor: Anchor) -> Run | None:
     None where a head looks at others, which is found by trying too.
     """
     block, heads = anchor.net.blocks[-1], [step.run for step in (anchor.head, anchor.bare_head) if step]
-    noise, run = _noise(block), _first_token(block)
+    noise, run = _noise(block), _lean(block, first=True)
     rounding = torch.finfo(noise.dtype).eps ** 0.5
     try:
         one, all_ = run(noise), block(noise)
@@ -80,13 +82,15 @@ def _noise(block: Any) -> Tensor:
     return noise.to(weight.device, weight.dtype)
 
 
-def _lean(block: Any) -> Run:
-    attend, perceive = _attention(block.attn, _gamma(block.ls1)), _perceptron(block.mlp, _gamma(block.ls2))
-    first, second = _norm(block.norm1), _norm(block.norm2)
+def _lean(block: Any, *, first: bool = False) -> Run:
+    """What the block gives of all tokens, or of the first alone."""
+    attend = _attention(block.attn, _gamma(block.ls1), (_of_first if first else _of_all)(block.attn))
+    perceive = _perceptron(block.mlp, _gamma(block.ls2))
+    norm, second_norm = _norm(block.norm1), _norm(block.norm2)
 
     def run(x: Tensor) -> Tensor:
-        x = _sum(attend(first(x)), x)
-        return _sum(perceive(second(x)), x)
+        x = _sum(attend(norm(x)), x[:, :1] if first else x)
+        return _sum(perceive(second_norm(x)), x)
 
     return run
 
@@ -96,50 +100,43 @@ def _sum(change: Tensor, x: Tensor) -> Tensor:
     return change.add_(x) if x.is_contiguous() else x + change
 
 
-def _attention(attention: Any, gamma: Tensor | None) -> Run:
-    heads, width, scale, fused = attention.num_heads, attention.head_dim, attention.scale, attention.fused_attn
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    out_weight, out_bias = attention.proj.weight, attention.proj.bias
+def _attention(attention: Any, gamma: Tensor | None, split: Split) -> Run:
+    scale, fused = attention.scale, attention.fused_attn
+    weight, bias = attention.proj.weight, attention.proj.bias
 
     def run(x: Tensor) -> Tensor:
-        rows, tokens, _ = x.shape
-        qkv = F.linear(x, weight, bias).view(rows, tokens, 3, heads, width).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)  # (N, heads, tokens, width)
+        q, k, v = split(x)
         x = F.scaled_dot_product_attention(q, k, v) if fused else _products(q.mul_(scale), k, v)
-        x = F.linear(x.transpose(1, 2).reshape(rows, tokens, heads * width), out_weight, out_bias)
+        x = F.linear(x.transpose(1, 2).flatten(2), weight, bias)
         return x if gamma is None else x.mul_(gamma)
 
     return run
 
 
-def _first_token(block: Any) -> Run:
-    attend, perceive = _first_attention(block.attn, _gamma(block.ls1)), _perceptron(block.mlp, _gamma(block.ls2))
-    first, second = _norm(block.norm1), _norm(block.norm2)
+def _of_all(attention: Any) -> Split:
+    heads, width = attention.num_heads, attention.head_dim
+    weight, bias = attention.qkv.weight, attention.qkv.bias
 
-    def run(x: Tensor) -> Tensor:
-        one = attend(first(x)).add_(x[:, 0])
-        return perceive(second(one)).add_(one).unsqueeze(1)
+    def split(x: Tensor) -> tuple[Tensor, ...]:
+        rows, tokens, _ = x.shape
+        return F.linear(x, weight, bias).view(rows, tokens, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
 
-    return run
+    return split
 
 
-def _first_attention(attention: Any, gamma: Tensor | None) -> Run:
-    """(N, tokens, width) -> (N, width): the first token asks, all are asked."""
-    heads, width, scale, fused = attention.num_heads, attention.head_dim, attention.scale, attention.fused_attn
+def _of_first(attention: Any) -> Split:
+    """The first token's query alone."""
+    heads, width = attention.num_heads, attention.head_dim
     size, bias = heads * width, attention.qkv.bias
     asking, asked = attention.qkv.weight[:size], attention.qkv.weight[size:]
     asking_bias, asked_bias = (None, None) if bias is None else (bias[:size], bias[size:])
-    out_weight, out_bias = attention.proj.weight, attention.proj.bias
 
-    def run(x: Tensor) -> Tensor:
+    def split(x: Tensor) -> tuple[Tensor, ...]:
         rows, tokens, _ = x.shape
         q = F.linear(x[:, 0], asking, asking_bias).view(rows, heads, 1, width)
-        k, v = F.linear(x, asked, asked_bias).view(rows, tokens, 2, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v) if fused else _products(q.mul_(scale), k, v)
-        x = F.linear(x.reshape(rows, size), out_weight, out_bias)
-        return x if gamma is None else x.mul_(gamma)
+        return q, *F.linear(x, asked, asked_bias).view(rows, tokens, 2, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
 
-    return run
+    return split
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -85,6 +85,16 @@ def test_float32_that_was_asked_for_is_the_models_to_the_last_bit() -> None:
     assert [values.tolist() for values in ranking] == [top.indices[0].tolist(), top.values[0].tolist()]
 
 
+@pytest.mark.parametrize("dtype", ["auto", "float16", "float32"])
+@torch.inference_mode()
+def test_last_blocks_give_their_heads_one_token_unless_every_bit_was_asked_for(dtype: Setting) -> None:
+    engine = Engine.load("digits", None, "cpu", dtype=dtype)
+    for seam in engine.model.seams:
+        assert seam.last
+        given = seam.last.run(torch.randn(2, 65, seam.widths[-1]).to(engine.precision.variant.dtype))
+        assert given.shape == (2, 65 if dtype == "float32" else 1, seam.widths[-1])
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bits_give_probabilities_near_those_of_float32(engine: Engine, dtype: Setting) -> None:
     narrow = Engine.load("digits", None, "cpu", dtype=dtype)

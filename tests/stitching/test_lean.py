@@ -147,7 +147,7 @@ def anchor(kind: str = "vit_tiny_patch16_224", **options: Any) -> Anchor:
         ("vit_tiny_patch16_224", {"global_pool": "avg"}, False),
         ("vit_tiny_patch16_224", {"global_pool": "map"}, False),
         ("deit_tiny_distilled_patch16_224", {}, True),
-        ("vit_tiny_patch16_224", {"norm_layer": None, "act_layer": "relu"}, True),
+        ("vit_tiny_patch16_224", {"act_layer": "relu"}, True),
     ],
     ids=["average", "attention", "two tokens", "another block"],
 )
